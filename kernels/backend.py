@@ -1,0 +1,207 @@
+"""Which implementation of an operation runs.
+
+Every operation has a reference (plain torch, the definition) and any number of faster implementations. The best
+one that can run on the tensor's device is chosen. ``SELSHARE_BACKEND=native`` or ``with use("native")`` forces
+one: an operation that does not have it, or cannot run it, raises :class:`BackendUnavailable`. Several names,
+``SELSHARE_BACKEND=triton,reference`` or ``use("triton", "reference")``, are tried in that order. Where the best
+implementation for a device cannot run and a slower one is taken, a :class:`SlowerBackendWarning` says so, once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+BACKENDS = ("reference", "native", "numba", "triton", "cuda")
+VARIABLE = "SELSHARE_BACKEND"
+
+
+class BackendUnavailable(RuntimeError):
+    """A backend asked for by name does not exist for an operation, or cannot run here."""
+
+
+class SlowerBackendWarning(UserWarning):
+    """The best implementation for a device cannot run, and a slower one is used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    """One implementation of an operation.
+
+    ``module`` is imported at first use and must hold ``function``. ``missing`` says in a few words why it cannot
+    run on this machine, or returns ``None`` when it can.
+    """
+
+    operation: str
+    backend: str
+    module: str
+    function: str
+    devices: tuple[str, ...]
+    missing: Callable[[], str | None]
+
+    def load(self) -> Callable[..., Any]:
+        """The function itself."""
+        function: Callable[..., Any] = getattr(importlib.import_module(self.module), self.function)
+        return function
+
+    def unusable(self, device: str) -> str | None:
+        """Why it cannot run on ``device`` (a torch device type), or ``None``."""
+        if device not in self.devices and "any" not in self.devices:
+            return f"it has no {device} version"
+        return self.missing()
+
+
+def nothing_missing() -> str | None:
+    """For implementations that need only torch."""
+    return None
+
+
+@cache
+def native_missing() -> str | None:
+    """Why the compiled extension cannot be used, or ``None``."""
+    try:
+        importlib.import_module("selshare._native")
+    except ImportError as error:
+        return (
+            f"the compiled extension selshare._native is not there ({error}); install from source with a C++ compiler"
+        )
+    return None
+
+
+@cache
+def numba_missing() -> str | None:
+    """Why Numba cannot be used, or ``None``."""
+    return None if importlib.util.find_spec("numba") else "numba is not installed; pip install numba"
+
+
+_REGISTRY: dict[str, list[Implementation]] = {}
+_FORCED: ContextVar[tuple[str, ...]] = ContextVar("selshare_backend", default=())
+_WARNED: set[str] = set()
+
+_MISSING: dict[str, Callable[[], str | None]] = {
+    "reference": nothing_missing,
+    "native": native_missing,
+    "numba": numba_missing,
+}
+_DEVICES: dict[str, tuple[str, ...]] = {
+    "reference": ("any",),
+    "native": ("cpu",),
+    "numba": ("cpu",),
+    "triton": ("cuda",),
+    "cuda": ("cuda",),
+}
+
+
+def register(operation: str, package: str, backends: Sequence[str]) -> None:
+    """Declare the implementations of an operation, best first.
+
+    Each lives in ``<package>.<backend>`` as a function named like the operation.
+    """
+    _REGISTRY[operation] = [
+        Implementation(operation, name, f"{package}.{name}", operation, _DEVICES[name], _MISSING[name])
+        for name in backends
+    ]
+
+
+def operations() -> tuple[str, ...]:
+    """The names of all registered operations."""
+    return tuple(_REGISTRY)
+
+
+def implementations(operation: str) -> tuple[Implementation, ...]:
+    """The implementations of an operation, best first."""
+    return tuple(_REGISTRY[operation])
+
+
+@contextmanager
+def use(*backends: str) -> Iterator[None]:
+    """Force the given backends, tried in order, for every operation called inside the block.
+
+    Raises
+    ------
+    ValueError
+        If a name is not one of :data:`BACKENDS`. Whether an operation can run it is checked when it is called.
+    """
+    token = _FORCED.set(_checked(backends, "use()"))
+    try:
+        yield
+    finally:
+        _FORCED.reset(token)
+
+
+def select(operation: str, device: torch.device) -> Callable[..., Any]:
+    """The implementation of ``operation`` that runs on ``device``, by the rules at the head of this module.
+
+    Raises
+    ------
+    BackendUnavailable
+        If none of the forced backends can run.
+    """
+    return choose(operation, device.type).load()
+
+
+def choose(operation: str, device: str) -> Implementation:
+    """Like :func:`select`, for a device type; returns the :class:`Implementation` without importing it."""
+    forced = _FORCED.get() or _from_environment()
+    if forced:
+        return _forced_choice(operation, device, forced)
+    refused: list[str] = []
+    for implementation in _REGISTRY[operation]:
+        if device not in implementation.devices and "any" not in implementation.devices:
+            continue
+        reason = implementation.missing()
+        if reason is None:
+            _warn_slower(operation, implementation.backend, refused)
+            return implementation
+        refused.append(f"{implementation.backend}: {reason}")
+    raise BackendUnavailable(f"{operation} has no implementation that runs on {device} ({'; '.join(refused)}).")
+
+
+def _forced_choice(operation: str, device: str, forced: tuple[str, ...]) -> Implementation:
+    """The first of the forced backends that can run."""
+    known = {implementation.backend: implementation for implementation in _REGISTRY[operation]}
+    refused: list[str] = []
+    for name in forced:
+        reason = known[name].unusable(device) if name in known else f"there is no {name} version of it"
+        if reason is None:
+            return known[name]
+        refused.append(f"{name}: {reason}")
+    raise BackendUnavailable(
+        f"{operation} was asked to run on backend {' or '.join(forced)}, which it cannot: {'; '.join(refused)}. "
+        f"It has {', '.join(known)}; name one of these in use() or {VARIABLE}."
+    )
+
+
+def _warn_slower(operation: str, backend: str, refused: list[str]) -> None:
+    """Say once per operation that a better implementation could not run."""
+    if refused and operation not in _WARNED:
+        _WARNED.add(operation)
+        warnings.warn(
+            f"{operation} runs on the slower backend {backend!r}, because of {'; '.join(refused)}.",
+            SlowerBackendWarning,
+            stacklevel=4,
+        )
+
+
+def _from_environment() -> tuple[str, ...]:
+    """The backends named in the environment variable."""
+    value = os.environ.get(VARIABLE, "").strip()
+    return _checked(tuple(name.strip() for name in value.split(",")), VARIABLE) if value else ()
+
+
+def _checked(names: tuple[str, ...], where: str) -> tuple[str, ...]:
+    """``names``, if each is a backend."""
+    unknown = [name for name in names if name not in BACKENDS]
+    if unknown or not names:
+        raise ValueError(f"{where} names the unknown backend {unknown}; choose from {', '.join(BACKENDS)}.")
+    return names

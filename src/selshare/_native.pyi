@@ -1,0 +1,1 @@
+"""Compiled kernels: raw pointers in, GIL released, thread count passed in."""
