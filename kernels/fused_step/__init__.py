@@ -1,0 +1,176 @@
+"""The fused step: weight gradient, capture and optimizer update of a bank in one pass.
+
+Ordinary training writes the gradient of a bank's weights to memory, reads it back to capture it and reads it again
+to update. Here the gradient ``δ_gᵀ A`` of a piece of the bank is formed and consumed at once; the whole is never
+stored. Rules and rounding are those of ``torch.optim.SGD``, ``Adam`` and ``AdamW``.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..backend import register, select
+from ..capture.shapes import require_bank_shapes
+from ..checks import require_finite
+
+__all__ = ["fused_adam_step", "fused_sgd_step"]
+
+
+def fused_sgd_step(
+    delta: Tensor,
+    shared: Tensor,
+    weight: Tensor,
+    momentum_buffer: Tensor | None,
+    accumulator: Tensor | None,
+    *,
+    lr: float,
+    momentum: float = 0.0,
+    weight_decay: float = 0.0,
+    dampening: float = 0.0,
+    nesterov: bool = False,
+    maximize: bool = False,
+    scale: float = 1.0,
+    check_finite: bool = True,
+) -> None:
+    """Capture and SGD update of a bank's weights from what makes their gradient; in place.
+
+    With ``g = scale · δᵀA``, for each branch (``torch.optim.SGD``, same order of operations)::
+
+        accumulator += g
+        d = (−g if maximize else g) + weight_decay · weight
+        m ← momentum · m + (1 − dampening) · d
+        weight ← weight − lr · (d + momentum · m if nesterov else m)
+
+    torch starts a momentum buffer as the first ``d``: pass zeros and ``dampening=0`` for the first step.
+
+    Parameters
+    ----------
+    delta : (G, B, O), float32 or float64
+        The derivative of the loss by the layer's output. Any strides.
+    shared : (B, H) or (G, B, H)
+        The layer's input: one for all branches, or one for each.
+    weight : (G, O, H), contiguous
+        Changed in place.
+    momentum_buffer : (G, O, H), contiguous, or None
+        Changed in place; ``None`` where ``momentum`` is 0.
+    accumulator : (G, O, H), contiguous, or None
+        The capture's running sum, changed in place; ``None`` for no capture.
+    lr, momentum, weight_decay, dampening, nesterov, maximize
+        As in ``torch.optim.SGD``.
+    scale : float
+        Factor of the gradient, in capture and update.
+    check_finite : bool
+        Refuse NaN and Inf before anything is changed, at the price of one pass over ``delta`` and ``shared``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`~selshare.kernels.capture_gradients`; also for momentum without a buffer, or Nesterov momentum with
+        dampening or without momentum.
+
+    Notes
+    -----
+    ``2·G·B·O·H`` flops. The fused implementations read and write each of weight, buffer and accumulator once.
+    """
+    if momentum != 0.0 and momentum_buffer is None:
+        raise ValueError(f"momentum is {momentum} but momentum_buffer is None; pass a zero tensor like weight.")
+    if nesterov and (momentum <= 0.0 or dampening != 0.0):
+        raise ValueError("Nesterov momentum needs momentum above 0 and dampening 0.")
+    state = {"weight": weight, "momentum_buffer": momentum_buffer, "accumulator": accumulator}
+    if not _anything_to_do(delta, shared, state, check_finite):
+        return
+    select("fused_sgd_step", delta.device)(
+        delta.detach(),
+        shared.detach(),
+        weight.detach(),
+        momentum_buffer if momentum != 0.0 else None,
+        accumulator,
+        lr=lr,
+        momentum=momentum,
+        weight_decay=weight_decay,
+        dampening=dampening,
+        nesterov=nesterov,
+        maximize=maximize,
+        scale=scale,
+    )
+
+
+def fused_adam_step(
+    delta: Tensor,
+    shared: Tensor,
+    weight: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    accumulator: Tensor | None,
+    *,
+    step: int,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    maximize: bool = False,
+    scale: float = 1.0,
+    check_finite: bool = True,
+) -> None:
+    """Capture and Adam (``decoupled``: AdamW) update of a bank's weights; in place.
+
+    With ``g = scale · δᵀA`` and ``d = −g if maximize else g``, for each branch (``torch.optim.Adam``)::
+
+        accumulator += g
+        d += weight_decay · weight                    (Adam)
+        weight ← (1 − lr · weight_decay) · weight     (AdamW)
+        exp_avg ← exp_avg + (1 − β₁)(d − exp_avg)
+        exp_avg_sq ← β₂ · exp_avg_sq + (1 − β₂) d²
+        weight ← weight − lr/(1 − β₁^step) · exp_avg / (√exp_avg_sq / √(1 − β₂^step) + eps)
+
+    Parameters
+    ----------
+    delta, shared, weight, accumulator, scale, check_finite
+        As in :func:`fused_sgd_step`.
+    exp_avg, exp_avg_sq : (G, O, H), contiguous
+        The running moments, zeros before the first step; changed in place.
+    step : int
+        The number of this step, from 1.
+    lr, betas, eps, weight_decay, maximize
+        As in ``torch.optim.Adam``; ``decoupled`` makes it ``torch.optim.AdamW``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`~selshare.kernels.capture_gradients`; also for a step below 1.
+    """
+    if step < 1:
+        raise ValueError(f"step is {step}; the first step is 1.")
+    state = {"weight": weight, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "accumulator": accumulator}
+    if not _anything_to_do(delta, shared, state, check_finite):
+        return
+    select("fused_adam_step", delta.device)(
+        delta.detach(),
+        shared.detach(),
+        weight.detach(),
+        exp_avg,
+        exp_avg_sq,
+        accumulator,
+        step=step,
+        lr=lr,
+        betas=betas,
+        eps=eps,
+        weight_decay=weight_decay,
+        decoupled=decoupled,
+        maximize=maximize,
+        scale=scale,
+    )
+
+
+def _anything_to_do(delta: Tensor, shared: Tensor, state: dict[str, Tensor | None], check_finite: bool) -> bool:
+    """Check all inputs; whether there is a weight to change."""
+    require_bank_shapes(delta, shared, {name: tensor for name, tensor in state.items() if tensor is not None})
+    if check_finite:
+        require_finite(delta, "delta")
+        require_finite(shared, "shared", row="branch" if shared.ndim == 3 else "sample")
+    return delta.shape[0] * delta.shape[2] * shared.shape[-1] > 0
+
+
+register("fused_sgd_step", __name__, ("reference",))
+register("fused_adam_step", __name__, ("reference",))
