@@ -1,0 +1,75 @@
+"""One output layer per task, stacked by output width."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..tasks import TaskLayout
+from .stacked_linear import stacked_linear
+
+
+class Heads(nn.Module):
+    """A linear output layer for every task; tasks of one width are computed together.
+
+    Heads of one width start from the same weights, like the branches: what tells tasks apart in the first epoch's
+    gradients is then their labels alone.
+
+    Parameters
+    ----------
+    layout
+        The tasks and their columns.
+    features
+        Width ``F`` of a branch's output.
+    """
+
+    def __init__(self, layout: TaskLayout, features: int) -> None:
+        super().__init__()
+        self.weights = nn.ParameterDict()
+        self.biases = nn.ParameterDict()
+        for width, members in layout.widths.items():
+            initial = nn.Linear(features, width)
+            self.weights[str(width)] = nn.Parameter(initial.weight.detach().repeat(len(members), 1, 1))
+            self.biases[str(width)] = nn.Parameter(initial.bias.detach().repeat(len(members), 1))
+            self.register_buffer(f"members_{width}", torch.tensor(members), persistent=False)
+        self._widths = tuple(layout.widths)
+        self.register_buffer("_columns", _column_order(layout), persistent=False)
+
+    def forward(self, features: Tensor, assignment: Tensor | None) -> Tensor:
+        """Outputs of all tasks.
+
+        Parameters
+        ----------
+        features
+            ``(G, B, F)`` from the bank.
+        assignment
+            ``(T,)`` the branch of each task, or ``None`` when task ``t`` reads branch ``t``.
+
+        Returns
+        -------
+        Tensor
+            ``(B, output_width)``: raw outputs, tasks in order.
+        """
+        parts = []
+        for width in self._widths:
+            members = self.get_buffer(f"members_{width}")
+            if assignment is not None:
+                own = features.index_select(0, assignment[members])
+            else:
+                own = features if len(self._widths) == 1 else features.index_select(0, members)
+            outputs = stacked_linear(own, self.weights[str(width)], self.biases[str(width)])
+            parts.append(outputs.transpose(0, 1).flatten(1))
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat(parts, dim=1).index_select(1, self.get_buffer("_columns"))
+
+
+def _column_order(layout: TaskLayout) -> Tensor:
+    """For each packed output column, its place among the columns gathered width by width."""
+    gathered = [
+        column
+        for members in layout.widths.values()
+        for task in members
+        for column in range(layout.output_slices[task].start, layout.output_slices[task].stop)
+    ]
+    return torch.argsort(torch.tensor(gathered))
