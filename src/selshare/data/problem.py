@@ -1,0 +1,85 @@
+"""What a ready-made problem holds: pure data, no behaviour beyond checking itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from selshare.tasks import Task
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train on a problem.
+
+    The defaults are those of Strezoski et al. (arXiv 1904.03011) for MNIST, CIFAR-10 and OmniGlot: SGD with learning
+    rate .02 and momentum .5, batches of 64, 30 epochs. ``momentum`` is read by ``"sgd"`` only.
+
+    Raises
+    ------
+    ValueError
+        Where the optimizer is not one of ``"sgd"``, ``"adam"``, ``"adamw"``, or a number is out of its range.
+    """
+
+    optimizer: str = "sgd"
+    lr: float = 0.02
+    momentum: float = 0.5
+    weight_decay: float = 0.0
+    batch_size: int = 64
+    epochs: int = 30
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"The recipe's optimizer is {self.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}.")
+        if self.lr <= 0:
+            raise ValueError(f"The recipe's learning rate is {self.lr}; it must be above 0.")
+        for what in ("batch_size", "epochs"):
+            if getattr(self, what) < 1:
+                raise ValueError(f"The recipe's {what} is {getattr(self, what)}; it must be at least 1.")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A data set made ready: everything ``selshare train`` needs to know about it.
+
+    Attributes
+    ----------
+    name
+        Short name, used for the run's folder.
+    description
+        One sentence for the report.
+    tasks
+        What is learned, in the order of the target columns.
+    train, validation, test
+        Samples ``(input, packed target row)``; a target row is as wide as the tasks' target columns, NaN where a label
+        is missing. The best validation model is tested.
+    make_trunk
+        Builds a freshly initialised trunk, ``(B, ...) -> (B, shared_features)``.
+    shared_features
+        Width of the shared representation.
+    hidden, dropout
+        Widths of a branch's layers, and its dropout rate.
+    recipe
+        How to train.
+    groups
+        The true groups, as task names, where they are known (planted), else ``None``.
+    """
+
+    name: str
+    description: str
+    tasks: tuple[Task, ...]
+    train: Dataset[tuple[Tensor, ...]]
+    validation: Dataset[tuple[Tensor, ...]]
+    test: Dataset[tuple[Tensor, ...]]
+    make_trunk: Callable[[], nn.Module]
+    shared_features: int
+    hidden: tuple[int, ...] = (100, 50)
+    dropout: float = 0.0
+    recipe: Recipe = Recipe()
+    groups: tuple[tuple[str, ...], ...] | None = None
