@@ -10,9 +10,9 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.utils.data import TensorDataset
 
-from selshare.data.one_vs_rest import one_vs_rest_data, one_vs_rest_tasks
-from selshare.data.problem import Problem
-from selshare.data.trunks import conv_trunk
+from .one_vs_rest import one_vs_rest_data, one_vs_rest_tasks
+from .problem import Problem
+from .trunks import conv_trunk
 
 TRAIN, VALIDATION = 1077, 360  # 60 % and 20 %; the last 20 % are for testing
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from torch import nn
 
-from selshare.data.one_vs_rest import one_vs_rest_data, one_vs_rest_tasks
-from selshare.data.problem import Problem
-from selshare.data.trunks import conv_trunk, mlp_trunk
+from .one_vs_rest import one_vs_rest_data, one_vs_rest_tasks
+from .problem import Problem
+from .trunks import conv_trunk, mlp_trunk
 
 CLASSES = (
     "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from selshare.data.digits import digits
-from selshare.data.fashion_mnist import fashion_mnist
-from selshare.data.problem import Problem
-from selshare.data.synthetic import synthetic
+from .digits import digits
+from .fashion_mnist import fashion_mnist
+from .problem import Problem
+from .synthetic import synthetic
 
 BUILDERS: Mapping[str, Callable[..., Problem]] = {
     "digits": digits,

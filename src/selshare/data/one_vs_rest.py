@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import TensorDataset
 
-from selshare.tasks import Task
+from ..tasks import Task
 
 
 def one_vs_rest_tasks(class_names: Sequence[str]) -> tuple[Task, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from selshare.tasks import Task
+from ..tasks import Task
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 

@@ -6,8 +6,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.utils.data import TensorDataset
 
-from selshare.data.problem import Problem
-from selshare.tasks import Task
+from ..tasks import Task
+from .problem import Problem
 
 VALIDATION_SIZE, TEST_SIZE = 1_000, 4_000
 
