@@ -3,6 +3,8 @@
 from .backend import BackendUnavailable, SlowerBackendWarning, use
 from .capture import capture_gradients
 from .fused_step import fused_adam_step, fused_sgd_step
+from .reachability import core_distances, mutual_reachability
+from .spanning_tree import mutual_reachability_mst
 
 __all__ = [
     "BackendUnavailable",
@@ -10,5 +12,8 @@ __all__ = [
     "capture_gradients",
     "fused_adam_step",
     "fused_sgd_step",
+    "core_distances",
+    "mutual_reachability",
+    "mutual_reachability_mst",
     "use",
 ]
