@@ -1,0 +1,79 @@
+"""HDBSCAN against hdbscan and scikit-learn, and its behaviour at the edges."""
+
+from __future__ import annotations
+
+import hdbscan
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn import datasets
+from sklearn.metrics import adjusted_rand_score, pairwise_distances
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from selshare.cluster import HDBSCAN
+
+
+# The antipodal distance groups a blob with its antipode, which scikit-learn's check of a clustering cannot know.
+@parametrize_with_checks([HDBSCAN(), HDBSCAN(metric="cosine"), HDBSCAN(cluster_selection_method="leaf")])
+def test_scikit_learn(estimator: HDBSCAN, check: object) -> None:
+    assert callable(check)
+    check(estimator)
+
+
+def blobs() -> NDArray[np.float64]:
+    points: NDArray[np.float64] = datasets.make_blobs(300, 10, centers=6, random_state=1)[0]
+    return points
+
+
+@pytest.mark.parametrize("method", ["eom", "leaf"])
+@pytest.mark.parametrize(("size", "samples"), [(5, None), (2, 1), (15, 3)])
+def test_labels_are_those_of_hdbscan(method: str, size: int, samples: int | None) -> None:
+    points = blobs()
+    ours = HDBSCAN(size, samples, cluster_selection_method=method).fit(points)
+    theirs = hdbscan.HDBSCAN(
+        size, samples, cluster_selection_method=method, algorithm="generic", metric="euclidean"
+    ).fit(points)
+    assert adjusted_rand_score(ours.labels_, theirs.labels_) == 1.0
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "antipodal"])
+def test_few_points(n: int, metric: str) -> None:
+    points = torch.randn(n, 4)
+    fitted = HDBSCAN(2, 1, metric=metric).fit(points)
+    assert fitted.labels_.tolist() == [-1] * n
+    assert fitted.probabilities_.tolist() == [0.0] * n
+    assert fitted.minimum_spanning_tree_.shape == (n - 1, 3)
+    assert fitted.single_linkage_tree_.to_numpy().shape == (n - 1, 4)
+    assert len(fitted.condensed_tree_.to_numpy()) == (n if n > 1 else 0)
+
+
+def test_cosine_is_scikit_learns_distance() -> None:
+    points = np.random.default_rng(0).standard_normal((60, 5))
+    points[[3, 9]] = 0.0
+    given_distances = pairwise_distances(points, metric="cosine")
+    np.fill_diagonal(given_distances, 0.0)
+    by_matrix = HDBSCAN(3, metric="precomputed").fit(given_distances)
+    by_metric = HDBSCAN(3, metric="cosine").fit(points)
+    np.testing.assert_allclose(
+        by_metric.minimum_spanning_tree_[:, 2], by_matrix.minimum_spanning_tree_[:, 2], rtol=1e-10
+    )
+
+
+def test_errors_name_the_parameter() -> None:
+    points = np.random.default_rng(0).standard_normal((6, 2))
+    with pytest.raises(ValueError, match="min_samples = 6 needs at least 7 points"):
+        HDBSCAN(2, 6).fit(points)
+    with pytest.raises(ValueError, match="min_cluster_size is 1"):
+        HDBSCAN(1).fit(points)
+    with pytest.raises(ValueError, match="min_samples is 0"):
+        HDBSCAN(2, 0).fit(points)
+    with pytest.raises(ValueError, match="cluster_selection_method is 'best'"):
+        HDBSCAN(cluster_selection_method="best").fit(points)
+    with pytest.raises(ValueError, match="cluster_selection_epsilon is -1"):
+        HDBSCAN(cluster_selection_epsilon=-1).fit(points)
+    with pytest.raises(ValueError, match="metric is 'l1'"):
+        HDBSCAN(metric="l1").fit(points)
+    with pytest.raises(ValueError, match="must be square"):
+        HDBSCAN(metric="precomputed").fit(points)
