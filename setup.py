@@ -25,7 +25,7 @@ native = Pybind11Extension(
     include_dirs=["csrc"],
     depends=sources("csrc", "**/*.hpp"),
     cxx_std=17,
-    extra_compile_args=["-O3", "-fno-math-errno", "-fno-trapping-math", *WIDE, *OPENMP],
+    extra_compile_args=["-O3", "-fno-math-errno", "-fno-trapping-math", "-Wno-psabi", *WIDE, *OPENMP],
     extra_link_args=OPENMP,
 )
 

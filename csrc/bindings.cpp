@@ -4,8 +4,21 @@
 
 #include <cstdint>
 
+#include "cpu/eigh.hpp"
+
 namespace py = pybind11;
+using Pointer = std::uintptr_t;
+using Unlocked = py::call_guard<py::gil_scoped_release>;
+
+// batched_eigh_f32/_f64(matrices, values, vectors, count, n, threads) -> -1, or a matrix that did not converge
+template <class T>
+std::int64_t batched_eigh(Pointer matrices, Pointer values, Pointer vectors, std::int64_t count, int n, int threads) {
+    return selshare::batched_eigh(reinterpret_cast<const T*>(matrices), reinterpret_cast<T*>(values),
+                                  reinterpret_cast<T*>(vectors), count, n, threads);
+}
 
 PYBIND11_MODULE(_native, m) {
     m.doc() = "Compiled kernels of selshare; see selshare.kernels for the public operations.";
+    m.def("batched_eigh_f32", &batched_eigh<float>, Unlocked());
+    m.def("batched_eigh_f64", &batched_eigh<double>, Unlocked());
 }

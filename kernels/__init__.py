@@ -2,6 +2,7 @@
 
 from .backend import BackendUnavailable, SlowerBackendWarning, use
 from .capture import capture_gradients
+from .eigh import batched_eigh
 from .fused_step import fused_adam_step, fused_sgd_step
 from .reachability import core_distances, mutual_reachability
 from .spanning_tree import mutual_reachability_mst
@@ -9,6 +10,7 @@ from .spanning_tree import mutual_reachability_mst
 __all__ = [
     "BackendUnavailable",
     "SlowerBackendWarning",
+    "batched_eigh",
     "capture_gradients",
     "core_distances",
     "fused_adam_step",
