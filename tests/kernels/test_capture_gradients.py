@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from backends import each_backend, forced
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends import each_backend, forced
 from selshare.kernels import capture_gradients, use
 
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-13}

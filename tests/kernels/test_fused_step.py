@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from backends import each_backend, forced
 from torch import Tensor
 
+from backends import each_backend, forced
 from selshare.kernels import fused_adam_step, fused_sgd_step
 
 TOLERANCE = {torch.float32: 5e-6, torch.float64: 1e-13}
