@@ -4,17 +4,23 @@ from .backend import BackendUnavailable, SlowerBackendWarning, use
 from .capture import capture_gradients
 from .eigh import batched_eigh
 from .fused_step import fused_adam_step, fused_sgd_step
+from .joint_tensor_train import JointTensorTrain, joint_tt_svd
+from .modes import balanced_modes, fold_gradients
 from .reachability import core_distances, mutual_reachability
 from .spanning_tree import mutual_reachability_mst
 
 __all__ = [
     "BackendUnavailable",
+    "JointTensorTrain",
     "SlowerBackendWarning",
+    "balanced_modes",
     "batched_eigh",
     "capture_gradients",
     "core_distances",
+    "fold_gradients",
     "fused_adam_step",
     "fused_sgd_step",
+    "joint_tt_svd",
     "mutual_reachability",
     "mutual_reachability_mst",
     "use",
