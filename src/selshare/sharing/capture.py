@@ -1,0 +1,134 @@
+"""Capture: the gradient each branch's first layer sees over an epoch.
+
+For the layer at the fork the gradient of branch t is ``G_t = δ_tᵀ A``, with ``A (batch × shared)`` the shared
+representation and ``δ_t (batch × out)`` the error of branch t (Strezoski et al. 2019; the bias is left out). Its sum
+over the epoch is what the branches are compared by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from ..model import MultiTaskModel
+
+
+@runtime_checkable
+class Capture(Protocol):
+    """A way to come by the gradients. ``start`` once, then ``gradients`` and ``reset`` each epoch, then ``stop``."""
+
+    def start(self, model: MultiTaskModel, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        """Begin; ``optimizers`` are those that train the bank's parameters."""
+
+    def gradients(self) -> Tensor:
+        """Gradients since ``start`` or ``reset``, a row per live branch: ``(G, O, H)``.
+
+        Or ``(G, a, b)`` for a projection that keeps the distances between branches. The result may be a view that
+        ``reset`` overwrites.
+        """
+
+    def reset(self) -> None:
+        """Begin the next epoch; the bank may have fewer branches now."""
+
+    def stop(self) -> None:
+        """End for good: no cost per step and no memory from now on."""
+
+
+class GradientCapture:
+    """The exact sum of the gradients of the bank's first weight over an epoch.
+
+    A hook on the parameter adds up the gradient of every backward in training mode, before it reaches ``.grad``: the
+    optimizer, clipping, ``zero_grad`` and gradient accumulation do not matter. One pass over the gradient per
+    backward; one buffer of the weight's size, float32 (float64 for a float64 weight), allocated once. A loss that was
+    scaled before ``backward`` gives gradients of that scale; only their direction is used afterwards.
+    """
+
+    def __init__(self) -> None:
+        self._model: MultiTaskModel | None = None
+        self._buffer: Tensor | None = None
+        self._hook: RemovableHandle | None = None
+
+    def start(self, model: MultiTaskModel, optimizers: Sequence[torch.optim.Optimizer] = ()) -> None:
+        """Begin to accumulate. The optimizers do not matter here.
+
+        Raises
+        ------
+        ValueError
+            If the bank's first weight takes no gradient.
+        """
+        weight = model.bank.first_weight
+        if not weight.requires_grad:
+            raise ValueError(
+                "the first weight of the branches is frozen (requires_grad is False), so no gradient can be captured; "
+                "unfreeze it before attach()."
+            )
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        self._model = model
+        self._buffer = torch.zeros(weight.shape, dtype=dtype, device=weight.device)
+        self._hook = weight.register_hook(self._accumulate)
+
+    def gradients(self) -> Tensor:
+        """The sum so far, ``(G, O, H)``; a view."""
+        return self._accumulator().flatten(2)
+
+    def reset(self) -> None:
+        """Zero the sum and take on the bank's number of branches."""
+        model = self._started()
+        buffer = self._accumulator()
+        weight = model.bank.first_weight
+        if weight.shape[0] > buffer.shape[0]:
+            buffer = torch.empty(weight.shape, dtype=buffer.dtype, device=buffer.device)
+        self._buffer = buffer[: weight.shape[0]].zero_()
+
+    def stop(self) -> None:
+        """Remove the hook and free the buffer."""
+        if self._hook is not None:
+            self._hook.remove()
+        self._model = self._buffer = self._hook = None
+
+    def _accumulate(self, gradient: Tensor) -> None:
+        """The hook: one backward's gradient, added up in place."""
+        model = self._started()
+        if not model.training:
+            return
+        accumulator = self._accumulator()
+        if gradient.shape != accumulator.shape:
+            raise RuntimeError(
+                f"the bank has {gradient.shape[0]} branches but the capture was started for {accumulator.shape[0]}; "
+                "after loading another state into the model, detach() the sharing and attach() it again."
+            )
+        if gradient.device != accumulator.device:  # the model was moved after attach()
+            self._buffer = accumulator = accumulator.to(gradient.device)
+        accumulator.add_(gradient.detach())
+
+    def _started(self) -> MultiTaskModel:
+        """The model, once started."""
+        if self._model is None:
+            raise RuntimeError("the capture has not been started; call start(model, optimizers) first.")
+        return self._model
+
+    def _accumulator(self) -> Tensor:
+        """The running sum, once started."""
+        self._started()
+        assert self._buffer is not None
+        return self._buffer
+
+
+CAPTURES: dict[str, Callable[[], Capture]] = {"exact": GradientCapture}
+
+
+def make_capture(name: str) -> Capture:
+    """The capture registered under ``name``, not started.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    if name not in CAPTURES:
+        raise ValueError(f"unknown capture {name!r}; choose from {', '.join(CAPTURES)}.")
+    return CAPTURES[name]()
