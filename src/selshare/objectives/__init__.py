@@ -1,7 +1,7 @@
 """Targets and losses of many tasks at once."""
 
-from selshare.objectives.losses import TaskLosses, check_finite_losses, check_some_label, task_losses, weighted_sum
-from selshare.objectives.targets import check_targets, pack_targets
+from .losses import TaskLosses, check_finite_losses, check_some_label, task_losses, weighted_sum
+from .targets import check_targets, pack_targets
 
 __all__ = [
     "TaskLosses",

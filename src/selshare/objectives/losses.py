@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from selshare.tasks import Loss, TaskGroup, TaskLayout
+from ..tasks import Loss, TaskGroup, TaskLayout
 
 # Where a label is missing the logit or the pair's margin is set to this: the loss and its slope there are exactly 0.
 _SURE = 1e4
@@ -79,7 +79,7 @@ def task_losses(layout: TaskLayout, outputs: Tensor, packed: Tensor) -> TaskLoss
     Time and memory O(B · output_width), for ranking O(B² · n). No value decides what is computed, so that
     ``torch.compile(fullgraph=True)`` takes it whole.
     """
-    _check_shapes(layout, outputs, packed)
+    check_shapes(layout, outputs, packed)
     outputs = outputs.float() if outputs.dtype in (torch.float16, torch.bfloat16) else outputs
     values, labelled = [], []
     for number, group in enumerate(layout.groups):
@@ -194,7 +194,7 @@ def _own_loss(layout: TaskLayout, group: TaskGroup, outputs: Tensor, targets: Te
     return torch.where(present, size, 0).sum(0), present.sum(0)
 
 
-def _check_shapes(layout: TaskLayout, outputs: Tensor, packed: Tensor) -> None:
+def check_shapes(layout: TaskLayout, outputs: Tensor, packed: Tensor) -> None:
     """Outputs and targets have the layout's widths and one batch size."""
     if outputs.ndim != 2 or outputs.shape[1] != layout.output_width:
         raise ValueError(

@@ -8,7 +8,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from selshare.tasks import Task, TaskLayout
+from ..tasks import Task, TaskLayout
 
 MISSING = -100
 """A missing label in integer targets; in floats it is NaN."""
