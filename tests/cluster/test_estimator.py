@@ -77,3 +77,20 @@ def test_errors_name_the_parameter() -> None:
         HDBSCAN(metric="l1").fit(points)
     with pytest.raises(ValueError, match="must be square"):
         HDBSCAN(metric="precomputed").fit(points)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine", "antipodal", "precomputed"])
+@pytest.mark.parametrize("method", ["eom", "leaf"])
+def test_the_order_of_the_rows_does_not_change_the_clusters(metric: str, method: str) -> None:
+    random = np.random.default_rng(3)
+    digits = datasets.load_digits().data[:250]
+    for points in (digits, random.integers(0, 12, (200, 2)).astype(float), np.repeat(digits[:40], 4, axis=0)):
+        data = pairwise_distances(points.round()) if metric == "precomputed" else points
+        fitted = HDBSCAN(3, 4, metric=metric, cluster_selection_method=method).fit(data)
+        for _ in range(3):
+            order = random.permutation(len(points))
+            shuffled = data[np.ix_(order, order)] if metric == "precomputed" else data[order]
+            again = HDBSCAN(3, 4, metric=metric, cluster_selection_method=method).fit(shuffled)
+            assert adjusted_rand_score(fitted.labels_[order], again.labels_) == 1.0
+            np.testing.assert_array_equal(fitted.labels_[order] < 0, again.labels_ < 0)
+            np.testing.assert_array_equal(fitted.probabilities_[order], again.probabilities_)

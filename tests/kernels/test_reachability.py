@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from backends import each_backend, forced
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
+from backends import each_backend, forced
 from selshare.kernels import core_distances, mutual_reachability, use
 
 RELATIVE = {torch.float64: 1e-12, torch.float32: 1e-6}

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from backends import each_backend, forced
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from scipy.spatial.distance import cdist
 from sklearn import datasets
 from torch import Tensor
 
+from backends import each_backend, forced
 from selshare.kernels import mutual_reachability_mst, use
 
 

@@ -15,7 +15,7 @@ from sklearn.utils.validation import validate_data
 
 from ..kernels import mutual_reachability_mst
 from ..kernels.reachability.points import unit_rows
-from .dendrogram import Floats, single_linkage
+from .dendrogram import Floats, content_rank, single_linkage
 
 METRICS = ("euclidean", "cosine", "antipodal", "precomputed")
 METHODS = ("eom", "leaf")
@@ -26,7 +26,9 @@ class HDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
     """Clusters of any shape and density, noise left out (Campello, Moulavi, Sander 2013).
 
     Replaces ``hdbscan.HDBSCAN`` for dense data by changing the import: the same parameters and results, the tree code
-    is ``hdbscan``'s own. The spanning tree is exact in any dimension. Time O(n²·d).
+    is ``hdbscan``'s own. The spanning tree is exact in any dimension, and where distances tie, the clusters are those
+    of the paper (see :mod:`.dendrogram`): the labels do not depend on the order of the rows, but for their numbers.
+    Time O(n²·d).
 
     Parameters
     ----------
@@ -90,7 +92,8 @@ class HDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
             X = X.detach().cpu().numpy()
         points = validate_data(self, X, dtype=[np.float64, np.float32])
         self.minimum_spanning_tree_ = self._spanning_tree(points)
-        self._select(single_linkage(self.minimum_spanning_tree_), len(points))
+        rank = content_rank(points, by_row=self.metric != "precomputed")
+        self._select(single_linkage(self.minimum_spanning_tree_, rank), len(points))
         return self
 
     def fit_predict(self, X: ArrayLike | torch.Tensor, y: object = None) -> NDArray[np.intp]:
