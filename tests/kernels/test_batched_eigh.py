@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from backends import each_backend, forced
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from backends import each_backend, forced
 from selshare.kernels import batched_eigh, use
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
