@@ -7,11 +7,13 @@ from .fused_step import fused_adam_step, fused_sgd_step
 from .joint_tensor_train import JointTensorTrain, joint_tt_svd
 from .modes import balanced_modes, fold_gradients
 from .reachability import core_distances, mutual_reachability
+from .sketch import SketchProjection, sketch_gradients
 from .spanning_tree import mutual_reachability_mst
 
 __all__ = [
     "BackendUnavailable",
     "JointTensorTrain",
+    "SketchProjection",
     "SlowerBackendWarning",
     "balanced_modes",
     "batched_eigh",
@@ -23,5 +25,6 @@ __all__ = [
     "joint_tt_svd",
     "mutual_reachability",
     "mutual_reachability_mst",
+    "sketch_gradients",
     "use",
 ]
