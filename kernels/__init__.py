@@ -9,12 +9,14 @@ from .modes import balanced_modes, fold_gradients
 from .reachability import core_distances, mutual_reachability
 from .sketch import SketchProjection, sketch_gradients
 from .spanning_tree import mutual_reachability_mst
+from .tensor_train import TensorTrain, tt_svd
 
 __all__ = [
     "BackendUnavailable",
     "JointTensorTrain",
     "SketchProjection",
     "SlowerBackendWarning",
+    "TensorTrain",
     "balanced_modes",
     "batched_eigh",
     "capture_gradients",
@@ -26,5 +28,6 @@ __all__ = [
     "mutual_reachability",
     "mutual_reachability_mst",
     "sketch_gradients",
+    "tt_svd",
     "use",
 ]

@@ -1,0 +1,48 @@
+"""The definition of :func:`selshare.kernels.tt_svd`: one singular value decomposition per unfolding, in float64."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..eigh.reference import fix_signs
+from .train import TensorTrain
+from .truncation import kept_ranks, threshold
+
+
+def tt_svd(tensors: Tensor, modes: tuple[int, ...], *, max_rank: int, relative_error: float) -> TensorTrain:
+    """Oseledets 2011, algorithm 1, for all tensors at once, by LAPACK."""
+    count, columns = tensors.shape
+    rest, exponents = scaled(tensors.double())
+    allowed = threshold(rest.norm(dim=1), len(modes), relative_error, tensors.dtype)
+    cores, ranks, rank = [], [], 1
+    for mode in modes[:-1]:
+        columns //= mode
+        unfolding = rest.reshape(count, rank * mode, columns)
+        U, S, _ = torch.linalg.svd(unfolding, full_matrices=False)
+        kept = kept_ranks(S.square(), allowed, max_rank)
+        width = int(kept.max()) if count else 1
+        basis = first_columns(U, S[:, 0] == 0, kept, width)
+        rest = basis.mT @ unfolding
+        cores.append(basis.reshape(count, rank, mode, width))
+        ranks.append(kept)
+        rank = width
+    cores.append(torch.ldexp(rest.reshape(count, rank, modes[-1], 1), exponents[:, None, None, None]))
+    stacked = torch.stack(ranks, dim=1) if ranks else torch.empty(count, 0, dtype=torch.int64, device=tensors.device)
+    return TensorTrain([core.to(tensors.dtype).contiguous() for core in cores], modes, stacked)
+
+
+def scaled(tensors: Tensor) -> tuple[Tensor, Tensor]:
+    """``tensors (G, n)`` times the powers of two that bring the largest entry of each near 1, and their exponents."""
+    _, exponents = torch.frexp(tensors.abs().amax(dim=1))
+    exponents = exponents.clamp(-1000, 1000)
+    return torch.ldexp(tensors, -exponents[:, None]), exponents
+
+
+def first_columns(U: Tensor, zero: Tensor, kept: Tensor, width: int) -> Tensor:
+    """The ``kept`` first columns of ``U (G, m, q)``, signs fixed, padded with zeros to ``width``; e₁ where ``zero``."""
+    basis = fix_signs(U[:, :, :width])
+    unit = torch.zeros_like(basis)
+    unit[:, :1, :1] = 1.0
+    basis = torch.where(zero[:, None, None], unit, basis)
+    return basis * (torch.arange(width, device=U.device) < kept[:, None])[:, None, :]
