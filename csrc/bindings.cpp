@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "cpu/eigh.hpp"
+#include "cpu/sketch.hpp"
 
 namespace py = pybind11;
 using Pointer = std::uintptr_t;
@@ -17,8 +18,22 @@ std::int64_t batched_eigh(Pointer matrices, Pointer values, Pointer vectors, std
                                   reinterpret_cast<T*>(vectors), count, n, threads);
 }
 
+// sketch_gradients_f32/_f64(delta, its strides of branches and samples, projected, accumulator, branches, samples,
+// outputs, per_output, scale, threads)
+template <class T>
+void sketch_gradients(Pointer delta, std::int64_t branch_stride, std::int64_t sample_stride, Pointer projected,
+                      Pointer accumulator, std::int64_t branches, std::int64_t samples, std::int64_t outputs,
+                      std::int64_t per_output, T scale, int threads) {
+    selshare::sketch_gradients({reinterpret_cast<const T*>(delta), branch_stride, sample_stride,
+                                reinterpret_cast<const T*>(projected), reinterpret_cast<T*>(accumulator), branches,
+                                samples, outputs, per_output, scale},
+                               threads);
+}
+
 PYBIND11_MODULE(_native, m) {
     m.doc() = "Compiled kernels of selshare; see selshare.kernels for the public operations.";
     m.def("batched_eigh_f32", &batched_eigh<float>, Unlocked());
     m.def("batched_eigh_f64", &batched_eigh<double>, Unlocked());
+    m.def("sketch_gradients_f32", &sketch_gradients<float>, Unlocked());
+    m.def("sketch_gradients_f64", &sketch_gradients<double>, Unlocked());
 }

@@ -10,7 +10,7 @@ from .projection import SketchProjection
 
 __all__ = ["SketchProjection", "sketch_gradients"]
 
-register("sketch_gradients", __name__, ("reference",))
+register("sketch_gradients", __name__, ("native", "reference"))
 
 
 def sketch_gradients(
