@@ -1,0 +1,131 @@
+"""Tables for the terminal, shaped like the paper's: a row per method, its metric on every task, size and speed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box, get_console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from .run import Row
+from .summary import MANY_TASKS, MethodSummary, alone, by_method, mean_text, metric_range, metric_text, seconds_text
+
+NAMES_SHOWN = 12
+
+
+def comparison_table(rows: Sequence[Row], *, width: int | None = None) -> Table:
+    """Return the paper's table: metric per task, mean, parameters, branches, lock epoch, seconds per epoch.
+
+    Several seeds of a method become one row of means. Above 12 tasks their lowest, median and highest metric stand for
+    them. Where a column per task would be wider than the terminal, methods become the columns and tasks the rows.
+
+    Parameters
+    ----------
+    rows
+        Rows of ``results.json``.
+    width
+        Columns of the terminal; read from the terminal when ``None``.
+
+    Raises
+    ------
+    ValueError
+        Where there are no rows.
+    """
+    summaries = by_method(rows)
+    seeds = max(len(summary.rows) for summary in summaries)
+    lines = _lines(summaries)
+    title = f"mean of {seeds} seeds" if seeds > 1 else None
+    table = _wide(title, summaries, lines)
+    console = get_console()
+    needed = Measurement.get(console, console.options.update(width=10_000), table).maximum
+    return table if needed <= (console.width if width is None else width) else _tall(title, summaries, lines)
+
+
+def groups_summary(rows: Sequence[Row]) -> Text:
+    """Return the groups by task name, a paragraph per method and seed; long groups are cut after 12 names.
+
+    Raises
+    ------
+    ValueError
+        Where there are no rows.
+    """
+    text = Text()
+    for summary in by_method(rows):
+        for row in summary.rows:
+            if row["groups"]:
+                _append_groups(text, row, several_seeds=len(summary.rows) > 1)
+    if not text:
+        text.append("No tasks share a branch.")
+    text.rstrip()
+    return text
+
+
+def _append_groups(text: Text, row: Row, *, several_seeds: bool) -> None:
+    """One method's groups, each on its own line where there are many tasks."""
+    seed = f", seed {row['seed']}" if several_seeds else ""
+    text.append(f"{row['method']}{seed}: ", style="bold")
+    many = len(row["metrics"]) > MANY_TASKS
+    between = "\n  " if many else "  "
+    groups = sorted(row["groups"], key=len, reverse=True)
+    if many:
+        text.append(f"{len(groups)} groups{between}")
+    text.append(between.join("{" + _names(group) + "}" for group in groups))
+    single = alone(row)
+    if single:
+        text.append(f"{between}alone: {_names(single)}")
+    text.append("\n")
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:NAMES_SHOWN])
+    return shown if len(names) <= NAMES_SHOWN else f"{shown}, … {len(names) - NAMES_SHOWN} more"
+
+
+def _lines(summaries: Sequence[MethodSummary]) -> list[tuple[str, list[str]]]:
+    """Everything a table shows: a name, and a value per method."""
+    tasks = list(dict.fromkeys(task for summary in summaries for task in summary.metrics))
+    lines = [(task, [metric_text(s.metrics.get(task)) for s in summaries]) for task in tasks]
+    if len(tasks) > MANY_TASKS:
+        ranges = [metric_range(s) for s in summaries]
+        lines = [(name, [metric_text(r[i]) for r in ranges]) for i, name in enumerate(("lowest", "median", "highest"))]
+    lines += [
+        ("mean", [mean_text(s) for s in summaries]),
+        ("parameters", [s.each("parameters") for s in summaries]),
+        ("branches", [s.each("branches") if any(r["branches"] for r in s.rows) else "–" for s in summaries]),
+        ("lock epoch", [s.each("lock_epoch") for s in summaries]),
+        ("s/epoch", [seconds_text(s.average("seconds_per_epoch")) for s in summaries]),
+    ]
+    if any(s.average("adjusted_rand") is not None for s in summaries):
+        lines.append(("adj. Rand", [metric_text(s.average("adjusted_rand")) for s in summaries]))
+    return lines
+
+
+def _empty(title: str | None) -> Table:
+    return Table(box=box.SIMPLE_HEAD, caption=title, caption_justify="left", pad_edge=False)
+
+
+def _wide(title: str | None, summaries: Sequence[MethodSummary], lines: list[tuple[str, list[str]]]) -> Table:
+    """A row per method, as in the paper."""
+    table = _empty(title)
+    table.add_column("method", style="bold", no_wrap=True)
+    for name, _ in lines:
+        # Headers break between words, nothing else breaks: the table either fits or is not used.
+        table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True, vertical="bottom")
+    for column, summary in enumerate(summaries):
+        table.add_row(summary.method, *(values[column] for _, values in lines))
+    return table
+
+
+def _tall(title: str | None, summaries: Sequence[MethodSummary], lines: list[tuple[str, list[str]]]) -> Table:
+    """A column per method, for narrow terminals."""
+    table = _empty(title)
+    table.add_column("")
+    for summary in summaries:
+        table.add_column(summary.method, justify="right")
+    for name, values in lines:
+        if name == "mean":
+            table.add_section()
+        table.add_row(name, *values, style="bold" if name == "mean" else "")
+    return table
