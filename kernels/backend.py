@@ -5,6 +5,9 @@ one that can run on the tensor's device is chosen. ``SELSHARE_BACKEND=native`` o
 one: an operation that does not have it, or cannot run it, raises :class:`BackendUnavailable`. Several names,
 ``SELSHARE_BACKEND=triton,reference`` or ``use("triton", "reference")``, are tried in that order. Where the best
 implementation for a device cannot run and a slower one is taken, a :class:`SlowerBackendWarning` says so, once.
+
+Triton kernels run on CUDA tensors. With ``TRITON_INTERPRET=1`` set before Python starts they also run on CPU tensors,
+in Triton's interpreter, which is for tests and thousands of times slower: only where ``triton`` is forced by name.
 """
 
 from __future__ import annotations
@@ -48,6 +51,7 @@ class Implementation:
     function: str
     devices: tuple[str, ...]
     missing: Callable[[], str | None]
+    when_forced: Callable[[], tuple[str, ...]] = tuple
 
     def load(self) -> Callable[..., Any]:
         """The function itself."""
@@ -56,9 +60,14 @@ class Implementation:
 
     def unusable(self, device: str) -> str | None:
         """Why it cannot run on ``device`` (a torch device type), or ``None``."""
-        if device not in self.devices and "any" not in self.devices:
+        reason = self.missing()
+        if reason is None and not self.fits(device) and device not in self.when_forced():
             return f"it has no {device} version"
-        return self.missing()
+        return reason
+
+    def fits(self, device: str) -> bool:
+        """Whether it may be chosen for ``device`` without being asked for by name."""
+        return device in self.devices or "any" in self.devices
 
 
 def nothing_missing() -> str | None:
@@ -84,6 +93,26 @@ def numba_missing() -> str | None:
     return None if importlib.util.find_spec("numba") else "numba is not installed; pip install numba"
 
 
+def interpreting() -> bool:
+    """Whether Triton's interpreter runs its kernels, on the CPU; Triton looks when it is imported."""
+    return os.environ.get("TRITON_INTERPRET", "").lower() in ("1", "true", "on", "yes", "y")
+
+
+@cache
+def triton_missing() -> str | None:
+    """Why Triton kernels cannot be used, or ``None``."""
+    if not importlib.util.find_spec("triton"):
+        return "triton is not installed; pip install triton"
+    if not interpreting() and not torch.cuda.is_available():
+        return "torch finds no CUDA device; TRITON_INTERPRET=1, set before Python starts, interprets it on the CPU"
+    return None
+
+
+def _interpreted_devices() -> tuple[str, ...]:
+    """The devices beside CUDA that Triton kernels run on."""
+    return ("cpu",) if interpreting() else ()
+
+
 _REGISTRY: dict[str, list[Implementation]] = {}
 _FORCED: ContextVar[tuple[str, ...]] = ContextVar("selshare_backend", default=())
 _WARNED: set[str] = set()
@@ -92,6 +121,7 @@ _MISSING: dict[str, Callable[[], str | None]] = {
     "reference": nothing_missing,
     "native": native_missing,
     "numba": numba_missing,
+    "triton": triton_missing,
 }
 _DEVICES: dict[str, tuple[str, ...]] = {
     "reference": ("any",),
@@ -100,6 +130,7 @@ _DEVICES: dict[str, tuple[str, ...]] = {
     "triton": ("cuda",),
     "cuda": ("cuda",),
 }
+_WHEN_FORCED: dict[str, Callable[[], tuple[str, ...]]] = {"triton": _interpreted_devices}
 
 
 def register(operation: str, package: str, backends: Sequence[str]) -> None:
@@ -108,7 +139,15 @@ def register(operation: str, package: str, backends: Sequence[str]) -> None:
     Each lives in ``<package>.<backend>`` as a function named like the operation.
     """
     _REGISTRY[operation] = [
-        Implementation(operation, name, f"{package}.{name}", operation, _DEVICES[name], _MISSING[name])
+        Implementation(
+            operation,
+            name,
+            f"{package}.{name}",
+            operation,
+            _DEVICES[name],
+            _MISSING[name],
+            _WHEN_FORCED.get(name, tuple),
+        )
         for name in backends
     ]
 
@@ -157,7 +196,7 @@ def choose(operation: str, device: str) -> Implementation:
         return _forced_choice(operation, device, forced)
     refused: list[str] = []
     for implementation in _REGISTRY[operation]:
-        if device not in implementation.devices and "any" not in implementation.devices:
+        if not implementation.fits(device):
             continue
         reason = implementation.missing()
         if reason is None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -55,6 +58,44 @@ def test_the_environment_forces_and_use_wins_over_it(operation: str, monkeypatch
     assert backend.choose(operation, "cpu").backend == "reference"
     with use("numba"):
         assert backend.choose(operation, "cpu").backend == "numba"
+
+
+@pytest.fixture
+def with_triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An operation "root" with a Triton, a Numba and a reference version; nothing remembered of this machine."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    backend.triton_missing.cache_clear()
+    monkeypatch.setitem(backend._REGISTRY, "root", [])
+    backend.register("root", "package", ("triton", "numba", "reference"))
+    yield
+    backend.triton_missing.cache_clear()
+
+
+def test_triton_is_chosen_for_cuda_tensors_only(with_triton: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert backend.choose("root", "cuda").backend == "triton"
+    assert backend.choose("root", "cpu").backend == "numba"
+    with use("triton"), pytest.raises(BackendUnavailable, match="triton: it has no cpu version"):
+        backend.choose("root", "cpu")
+
+
+def test_without_a_gpu_triton_says_so(with_triton: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with use("triton"), pytest.raises(BackendUnavailable, match="triton: torch finds no CUDA device; TRITON_INTERPRET"):
+        backend.choose("root", "cpu")
+    backend.triton_missing.cache_clear()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert backend.triton_missing() == "triton is not installed; pip install triton"
+
+
+def test_the_interpreter_runs_only_when_triton_is_forced(with_triton: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert backend.choose("root", "cpu").backend == "numba"
+    with use("triton"):
+        assert backend.choose("root", "cpu").backend == "triton"
+    monkeypatch.setenv(backend.VARIABLE, "triton,reference")
+    assert backend.choose("root", "cpu").backend == "triton"
 
 
 def test_unknown_names_are_refused(operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
