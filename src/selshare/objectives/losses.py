@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..tasks import Loss, TaskGroup, TaskLayout
 
-# Where a label is missing the logit or the pair's margin is set to this: the loss and its slope there are exactly 0.
+# Where a label is missing, the logit or the s_j − s_i of the pair is set to minus this: loss and slope are exactly 0.
 _SURE = 1e4
 
 
@@ -140,10 +140,10 @@ def _binary(outputs: Tensor, targets: Tensor, loss: str) -> tuple[Tensor, Tensor
 def _multiclass(outputs: Tensor, targets: Tensor, loss: str) -> tuple[Tensor, Tensor]:
     """Softmax cross entropy."""
     present = ~torch.isnan(targets)
-    logits = torch.where(present, outputs, 0)
-    labels = torch.where(present, targets, -100).long()
-    entropy = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=-100)
-    return entropy.view(targets.shape[:2]).sum(0), present.sum((0, 2))
+    # Classes before tasks, (B, C, n): a softmax over a short last dimension takes three times as long on the CPU.
+    logits = torch.where(present, outputs, 0).transpose(1, 2)
+    labels = torch.where(present, targets, -100).squeeze(2).long()
+    return F.cross_entropy(logits, labels, reduction="none", ignore_index=-100).sum(0), present.sum((0, 2))
 
 
 def _regression(outputs: Tensor, targets: Tensor, loss: str) -> tuple[Tensor, Tensor]:
@@ -163,8 +163,8 @@ def _ranking(outputs: Tensor, targets: Tensor, loss: str) -> tuple[Tensor, Tenso
     """Loss of the pairs (i, j) with target i above target j: each unordered pair once, always with y = 1."""
     scores, grades = outputs.squeeze(2), targets.squeeze(2)
     above = grades.unsqueeze(1) > grades.unsqueeze(0)  # (B, B, n); false where either is NaN
-    margin = torch.where(above, scores.unsqueeze(1) - scores.unsqueeze(0), _SURE)
-    size = F.softplus(-margin) if loss == "logistic" else F.relu(1 - margin)
+    behind = torch.where(above, scores.unsqueeze(0) - scores.unsqueeze(1), -_SURE)  # s_j − s_i
+    size = F.softplus(behind) if loss == "logistic" else F.relu(1 + behind)
     return size.sum((0, 1)), above.sum((0, 1))
 
 

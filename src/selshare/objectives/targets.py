@@ -115,7 +115,7 @@ def _check_packed(layout: TaskLayout, packed: Tensor) -> None:
 
 def _check_precision(task: Task, dtype: torch.dtype) -> None:
     """Half precision cannot hold the indices of many classes."""
-    if task.kind == "multiclass" and task.outputs > HALF_CLASSES and dtype in HALF:
+    if task.kind == "multiclass" and task.outputs > HALF_CLASSES:
         raise TypeError(
             f"Task {task.name!r} has {task.outputs} classes and {_name(dtype)} targets, which hold class indices "
             f"exactly only up to {HALF_CLASSES}; give float32 or integer targets."
@@ -136,24 +136,32 @@ def _from_mapping(layout: TaskLayout, targets: Mapping[str, Tensor]) -> Tensor:
     """One tensor per task, packed: those of one dtype and number of dimensions are joined in one call."""
     _check_names(layout, targets)
     _check_tensors(layout, targets)
-    parts: dict[tuple[torch.dtype, int], tuple[list[Tensor], list[int]]] = {}
-    for task, columns in zip(layout.tasks, layout.target_slices, strict=True):
-        tensor = targets[task.name]
-        tensors, indices = parts.setdefault((tensor.dtype, tensor.ndim), ([], []))
-        tensors.append(tensor)
-        indices.extend(range(columns.start, columns.stop))
+    parts: dict[tuple[torch.dtype, int], list[int]] = {}
+    for index, name in enumerate(layout.names):
+        tensor = targets[name]
+        parts.setdefault((tensor.dtype, tensor.ndim), []).append(index)
     double = any(dtype == torch.float64 for dtype, _ in parts)
-    to = torch.float64 if double else torch.float32
     joined = [
-        _as_float(torch.stack(tensors, dim=1) if dimensions == 1 else torch.cat(tensors, dim=1), to)
-        for (_, dimensions), (tensors, _) in parts.items()
+        _as_float(
+            _join([targets[layout.names[index]] for index in members]), torch.float64 if double else torch.float32
+        )
+        for members in parts.values()
     ]
     if len(joined) == 1:
         return joined[0]
     packed = joined[0].new_empty(joined[0].shape[0], layout.target_width)
-    for part, (_, indices) in zip(joined, parts.values(), strict=True):
-        packed.index_copy_(1, torch.tensor(indices, device=packed.device), part)
+    for part, members in zip(joined, parts.values(), strict=True):
+        slices = [layout.target_slices[index] for index in members]
+        columns = [column for taken in slices for column in range(taken.start, taken.stop)]
+        packed.index_copy_(1, torch.tensor(columns, device=packed.device), part)
     return packed
+
+
+def _join(tensors: list[Tensor]) -> Tensor:
+    """Tensors of one number of dimensions, ``(B,)`` or ``(B, d)``, as one ``(B, columns)``."""
+    if tensors[0].ndim == 2:
+        return torch.cat(tensors, dim=1)
+    return torch.stack(tensors).T.contiguous()  # faster than stacking along the second dimension
 
 
 def _as_float(targets: Tensor, dtype: torch.dtype) -> Tensor:
@@ -183,6 +191,7 @@ def _check_tensors(layout: TaskLayout, targets: Mapping[str, Tensor]) -> None:
     """Each tensor has its task's shape and dtype, and all have one batch size and one device."""
     first = layout.tasks[0]
     rows: int | None = None
+    device: torch.device | None = None
     for task in layout.tasks:
         tensor = targets[task.name]
         if not isinstance(tensor, Tensor):
@@ -192,24 +201,25 @@ def _check_tensors(layout: TaskLayout, targets: Mapping[str, Tensor]) -> None:
             wanted = "(batch,)" if columns == 1 else f"(batch, {columns})"
             raise ValueError(f"The targets of task {task.name!r} have shape {tuple(shape)}; they must have {wanted}.")
         if rows is None:
-            rows = shape[0]
+            rows, device = shape[0], tensor.device
         if shape[0] != rows:
             raise ValueError(
                 f"Task {task.name!r} has targets for {shape[0]} samples and task {first.name!r} for {rows}; "
                 f"the batch must be the same."
             )
-        if tensor.device != targets[first.name].device:
+        if tensor.device != device:
             raise ValueError(
                 f"The targets of task {task.name!r} are on {tensor.device} and those of task {first.name!r} on "
-                f"{targets[first.name].device}; move them to one device."
+                f"{device}; move them to one device."
             )
         _check_dtype(task, tensor.dtype)
-        _check_precision(task, tensor.dtype)
 
 
 def _check_dtype(task: Task, dtype: torch.dtype) -> None:
-    """Floats for every kind; integers and bools where targets are classes."""
+    """Floats for every kind, precise enough for its classes; integers and bools where targets are classes."""
     if dtype.is_floating_point:
+        if dtype in HALF:
+            _check_precision(task, dtype)
         return
     if dtype.is_complex or task.kind in ("regression", "ranking"):
         raise TypeError(
