@@ -2,6 +2,7 @@ import copy
 import json
 import pickle
 
+import numpy as np
 import pytest
 import torch
 import torchmetrics
@@ -76,6 +77,12 @@ class Unhashable:
 
     def __call__(self, outputs, targets):
         return absolute(outputs, targets)
+
+
+def test_numbers_of_numpy_become_plain_ones():
+    task = Task.multiclass("a", classes=np.int64(7), weight=np.float32(0.5))
+    assert (type(task.outputs), type(task.weight)) == (int, float)
+    assert json.loads(json.dumps(task.to_json())) == Task.multiclass("a", classes=7, weight=0.5).to_json()
 
 
 def test_tasks_are_frozen_and_compare_by_value():
@@ -195,3 +202,14 @@ def test_constants_kept_from_inference_mode_can_be_used_in_training():
     layout.group_outputs(0, outputs).sum().backward()
     assert outputs.grad is not None
     assert outputs.grad.tolist() == [[1, 0, 1, 1]] * 2
+
+
+def test_constants_are_real_whatever_context_the_layout_is_built_in():
+    tasks = [Task.binary("a", weight=2.0), Task.regression("b"), Task.binary("c"), Task.binary("d")]
+    with torch.device("meta"), torch.inference_mode():
+        layout = TaskLayout(tasks)
+    outputs = torch.arange(8.0).reshape(2, 4).requires_grad_()
+    assert layout.group_outputs(0, outputs).squeeze(2).tolist() == [[0, 2, 3], [4, 6, 7]]
+    weights = layout.constant("weights", torch.device("cpu"), torch.float32)
+    assert weights.tolist() == [2, 1, 1, 1]
+    assert not weights.is_inference()

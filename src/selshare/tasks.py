@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import torch
@@ -96,10 +97,7 @@ class Task:
         self._check_outputs()
         self._check_choice("loss", self.loss, LOSSES[self.kind])
         self._check_choice("metric", self.metric, METRICS[self.kind])
-        if isinstance(self.weight, bool) or not isinstance(self.weight, (int, float)):
-            raise TypeError(f"Task {self.name!r} has weight {self.weight!r}; give a number.")
-        if not math.isfinite(self.weight) or self.weight < 0:
-            raise ValueError(f"Task {self.name!r} has weight {self.weight}; give a finite number, 0 or more.")
+        self._check_weight()
 
     @classmethod
     def binary(
@@ -199,9 +197,11 @@ class Task:
         return cls(**data)
 
     def _check_outputs(self) -> None:
-        """The width fits the kind."""
-        if isinstance(self.outputs, bool) or not isinstance(self.outputs, int):
-            raise TypeError(f"Task {self.name!r} has {self.outputs!r} outputs; give a whole number.")
+        """The width is a whole number (NumPy's too) that fits the kind."""
+        outputs: object = self.outputs
+        if isinstance(outputs, bool) or not isinstance(outputs, Integral):
+            raise TypeError(f"Task {self.name!r} has {outputs!r} outputs; give a whole number.")
+        object.__setattr__(self, "outputs", int(outputs))
         if self.kind in ("binary", "ranking") and self.outputs != 1:
             raise ValueError(f"Task {self.name!r} is {self.kind} and has one output, not {self.outputs}.")
         least = 2 if self.kind == "multiclass" else 1
@@ -209,6 +209,15 @@ class Task:
             raise ValueError(
                 f"Task {self.name!r} is {self.kind} and needs {least} outputs or more, not {self.outputs}."
             )
+
+    def _check_weight(self) -> None:
+        """The weight is a finite number, 0 or more."""
+        weight: object = self.weight
+        if isinstance(weight, bool) or not isinstance(weight, Real):
+            raise TypeError(f"Task {self.name!r} has weight {weight!r}; give a number.")
+        object.__setattr__(self, "weight", float(weight))
+        if not math.isfinite(self.weight) or self.weight < 0:
+            raise ValueError(f"Task {self.name!r} has weight {self.weight}; give a finite number, 0 or more.")
 
     def _check_choice(self, what: str, value: object, names: tuple[str, ...]) -> None:
         """``value`` is one of ``names``, or a hashable callable."""
@@ -283,6 +292,8 @@ class TaskLayout:
     ----------
     tasks, names, weights
         One entry per task.
+    weighted
+        Whether a weight is not 1.
     output_slices, target_slices
         Per task, its columns of the packed outputs ``(B, output_width)`` and targets ``(B, target_width)``.
     target_classes
@@ -296,6 +307,7 @@ class TaskLayout:
     tasks: tuple[Task, ...]
     names: tuple[str, ...]
     weights: tuple[float, ...]
+    weighted: bool
     output_slices: tuple[slice, ...]
     target_slices: tuple[slice, ...]
     output_width: int
@@ -308,7 +320,8 @@ class TaskLayout:
         """Work out all columns and groups, once."""
         self.tasks = _checked(tasks)
         self.names = tuple(task.name for task in self.tasks)
-        self.weights = tuple(float(task.weight) for task in self.tasks)
+        self.weights = tuple(task.weight for task in self.tasks)
+        self.weighted = any(weight != 1.0 for weight in self.weights)
         self.output_slices = _slices([task.outputs for task in self.tasks])
         self.target_slices = _slices([task.targets for task in self.tasks])
         self.output_width = self.output_slices[-1].stop
@@ -321,8 +334,9 @@ class TaskLayout:
         self.widths = {width: tuple(indices) for width, indices in widths.items()}
         self._indices = {name: index for index, name in enumerate(self.names)}
         by_group = [member for group in self.groups for member in group.members]
-        self._positions = None if by_group == sorted(by_group) else tuple(_inverse(by_group))
-        self._kept: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
+        self._in_order = by_group == sorted(by_group)
+        self._constants = self._make_constants(by_group)
+        self._copies: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
 
     def __len__(self) -> int:
         """The number of tasks."""
@@ -368,29 +382,42 @@ class TaskLayout:
     def in_task_order(self, values: Sequence[Tensor]) -> Tensor:
         """One tensor ``(n,)`` per group → one ``(T,)`` in the order of the tasks."""
         joined = values[0] if len(values) == 1 else torch.cat(tuple(values))
-        if self._positions is None:
-            return joined
-        return joined.index_select(0, self.constant("positions", self._positions, joined.device, torch.int64))
+        return joined if self._in_order else joined.index_select(0, self.constant("positions", joined.device))
 
-    def constant(
-        self, name: str, values: Sequence[float], device: torch.device, dtype: torch.dtype = torch.int64
-    ) -> Tensor:
-        """``values`` as a tensor on ``device``, kept under ``name`` for the next call.
+    def constant(self, name: str, device: torch.device, dtype: torch.dtype = torch.int64) -> Tensor:
+        """One of the layout's constant tensors on ``device``, copied there once.
 
-        In a compiled region it is a constant of the graph instead.
+        ``"weights" (T,)`` and ``"classes" (target_width,)`` hold :attr:`weights` and :attr:`target_classes`.
         """
-        if torch.compiler.is_compiling():
-            return torch.tensor(values, device=device, dtype=dtype)
+        if torch.compiler.is_compiling():  # a long list would be slow to trace; a tensor is an input of the graph
+            return self._constants[name].to(device, dtype)
         key = (name, device, dtype)
-        if key not in self._kept:
+        if key not in self._copies:
             with torch.inference_mode(False):  # a tensor made in inference mode could not be saved for backward
-                self._kept[key] = torch.tensor(values, device=device, dtype=dtype)
-        return self._kept[key]
+                self._copies[key] = self._constants[name].to(device, dtype)
+        return self._copies[key]
 
     def _take(self, packed: Tensor, columns: Columns, name: str) -> Tensor:
         if isinstance(columns, slice):
             return packed[:, columns]
-        return packed.index_select(1, self.constant(name, columns, packed.device))
+        return packed.index_select(1, self.constant(name, packed.device))
+
+    def _make_constants(self, by_group: Sequence[int]) -> dict[str, Tensor]:
+        """Weights, classes, where each task stands among ``by_group``, and columns that are no slice; on the CPU."""
+        constants: dict[str, Sequence[float]] = {
+            "weights": self.weights,
+            "classes": self.target_classes,
+            "positions": _inverse(by_group),
+        }
+        for number, group in enumerate(self.groups):
+            for what, columns in (("outputs", group.output_columns), ("targets", group.target_columns)):
+                if not isinstance(columns, slice):
+                    constants[f"{what} {number}"] = columns
+        with torch.inference_mode(False):
+            return {
+                name: torch.tensor(values, device="cpu", dtype=torch.float64 if name == "weights" else torch.int64)
+                for name, values in constants.items()
+            }
 
     def _grouped(self) -> tuple[TaskGroup, ...]:
         members: dict[tuple[Kind, int, str | Loss], list[int]] = {}

@@ -97,10 +97,10 @@ def task_losses(layout: TaskLayout, outputs: Tensor, packed: Tensor) -> TaskLoss
 
 def weighted_sum(layout: TaskLayout, losses: TaskLosses) -> Tensor:
     """``Σ_t weight_t · values_t``: the loss to call ``backward`` on."""
-    if all(weight == 1.0 for weight in layout.weights):
+    if not layout.weighted:
         return losses.values.sum()
     values = losses.values
-    weights = layout.constant("weights", layout.weights, values.device, values.dtype)
+    weights = layout.constant("weights", values.device, values.dtype)
     return (values * weights).sum()  # not values @ weights, which autocast would round
 
 

@@ -78,7 +78,7 @@ def _wrong(layout: TaskLayout, packed: Tensor) -> Tensor:
     """``(B, target_width)``: which values lie outside their task's range, or are not whole where they must be."""
     if not packed.is_floating_point():
         raise TypeError(f"Packed targets have dtype {packed.dtype}; make them with pack_targets.")
-    classes = layout.constant("classes", layout.target_classes, packed.device, packed.dtype)
+    classes = layout.constant("classes", packed.device, packed.dtype)
     whole, greatest = classes > 0, torch.finfo(packed.dtype).max
     low = torch.zeros_like(classes).masked_fill_(~whole, -greatest)
     high = (classes - 1).masked_fill_(~whole, greatest)
