@@ -1,3 +1,22 @@
 """Train many tasks at once, learn during training which belong together, and merge their branches."""
 
+from .model import BranchBank, MultiTaskModel, Prediction
+from .sharing import MergePlan, SelectiveSharing, SharingEvent
+from .tasks import Task
+from .training import History, Trainer, evaluate
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "BranchBank",
+    "History",
+    "MergePlan",
+    "MultiTaskModel",
+    "Prediction",
+    "SelectiveSharing",
+    "SharingEvent",
+    "Task",
+    "Trainer",
+    "__version__",
+    "evaluate",
+]

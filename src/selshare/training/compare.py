@@ -1,0 +1,73 @@
+"""Several methods on one problem, with several seeds, into a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from ..data import Problem
+from .history import write_json
+from .methods import Result, Run, check_methods, run_method
+
+
+def compare(
+    problem_for: Callable[[int], Problem],
+    methods: Sequence[str],
+    *,
+    seeds: Sequence[int] = (0,),
+    epochs: int | None = None,
+    folder: Path | None = None,
+    progress: bool = True,
+    sharing_options: dict[str, Any] | None = None,
+    finished: Callable[[Result], None] = lambda result: None,
+) -> list[Result]:
+    """Run every method with every seed.
+
+    Parameters
+    ----------
+    problem_for
+        Gives the problem for a seed; the planted one differs from seed to seed, data from disk does not.
+    methods
+        See :func:`selshare.training.methods.run_method`.
+    seeds, epochs, progress, sharing_options
+        As there.
+    folder
+        Where to write, after each run, ``results.json`` (all rows so far), ``<method>-seed<k>.json`` (the history)
+        and ``<method>-seed<k>.safetensors`` (the weights). Nothing is written when ``None``.
+    finished
+        Called with each row as it is ready.
+
+    Raises
+    ------
+    ValueError
+        If a method is unknown; before anything is trained.
+    """
+    check_methods(list(methods))
+    results: list[Result] = []
+    for seed in seeds:
+        problem = problem_for(seed)
+        for method in methods:
+            run = run_method(
+                problem, method, seed=seed, epochs=epochs, progress=progress, sharing_options=sharing_options
+            )
+            results.append(run.result)
+            if folder is not None:
+                _write(folder, problem, run, results)
+            finished(run.result)
+    return results
+
+
+def _write(folder: Path, problem: Problem, run: Run, results: list[Result]) -> None:
+    """Everything known after one more run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{run.result.method}-seed{run.result.seed}"
+    if run.history is not None:
+        write_json(folder / f"{name}.json", run.history.to_json())
+    if run.model is not None:
+        state = {key: tensor.contiguous() for key, tensor in run.model.state_dict().items()}
+        save_file(state, folder / f"{name}.safetensors")
+    write_json(folder / "problem.json", {"name": problem.name, "description": problem.description})
+    write_json(folder / "results.json", [result.to_json() for result in results])

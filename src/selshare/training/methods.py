@@ -1,0 +1,207 @@
+"""One method on one problem: the paper's baselines and selective sharing through the same code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from sklearn.metrics import adjusted_rand_score
+
+from ..data import Problem, Recipe
+from ..model import MultiTaskModel
+from ..sharing import CRITERIA, SelectiveSharing
+from ..tasks import TaskLayout
+from .evaluation import evaluate
+from .history import History
+from .metrics import mean_metric
+from .single_task import only_task
+from .trainer import MakeOptimizer, Trainer
+
+BASELINES = ("stl", "mtl")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One row of a comparison: a method with one seed, measured on the test data.
+
+    Attributes
+    ----------
+    method, seed
+        ``stl``, ``mtl`` or a criterion, and the seed of weights, order and dropout.
+    metrics, mean_metric
+        Per task and their mean, on the test split, with the weights of the best validation epoch.
+    parameters, branch_parameters
+        Trainable parameters in all and of the live branches.
+    branches
+        Live branches; 0 for STL, which has a network per task.
+    lock_epoch
+        When the sharing locked; ``None`` if it did not.
+    groups
+        Task names by branch: who shares with whom in the end. Branches of a single task are left out.
+    seconds_per_epoch
+        Mean over epochs; for STL the sum over its networks.
+    adjusted_rand
+        Agreement of the groups with the true ones where the problem knows them (1 is perfect, 0 is chance).
+    """
+
+    method: str
+    seed: int
+    metrics: dict[str, float]
+    mean_metric: float
+    parameters: int
+    branch_parameters: int
+    branches: int
+    lock_epoch: int | None
+    groups: list[list[str]]
+    seconds_per_epoch: float
+    adjusted_rand: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As data that ``json.dumps`` takes."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A result with the history it came from and the trained model; STL has several of these and gives neither."""
+
+    result: Result
+    history: History | None = None
+    model: MultiTaskModel | None = field(default=None, repr=False)
+
+
+def run_method(
+    problem: Problem,
+    method: str,
+    *,
+    seed: int = 0,
+    epochs: int | None = None,
+    progress: bool = True,
+    sharing_options: dict[str, Any] | None = None,
+) -> Run:
+    """Train ``method`` on ``problem`` and test it.
+
+    Parameters
+    ----------
+    problem
+        See :func:`selshare.data.load`.
+    method
+        ``"stl"`` (one network per task), ``"mtl"`` (all branches, never merged) or a criterion of selective sharing.
+    seed
+        Of the initial weights, the order of the samples and dropout.
+    epochs
+        The problem's own number when ``None``.
+    progress
+        Show progress on the terminal.
+    sharing_options
+        Further arguments of :class:`selshare.SelectiveSharing`.
+
+    Raises
+    ------
+    ValueError
+        If the method is unknown.
+    """
+    check_methods([method])
+    epochs = problem.recipe.epochs if epochs is None else epochs
+    if method == "stl":
+        return _single_tasks(problem, seed, epochs)
+    model = build_model(problem, seed)
+    sharing = None if method == "mtl" else SelectiveSharing(method, seed=seed, **(sharing_options or {}))
+    history = _fit(problem, model, sharing, seed, epochs, progress)
+    tested = evaluate(model, problem.test)
+    return Run(_result(problem, method, seed, model, history, tested.metrics), history, model)
+
+
+def check_methods(methods: list[str]) -> None:
+    """Raise ``ValueError`` if there are none or one is unknown."""
+    known = (*BASELINES, *CRITERIA)
+    unknown = [method for method in methods if method not in known]
+    if unknown or not methods:
+        raise ValueError(f"unknown method {', '.join(unknown) or '(none given)'}; choose from {', '.join(known)}.")
+
+
+def build_model(problem: Problem, seed: int) -> MultiTaskModel:
+    """An untrained model for ``problem``, its weights drawn with ``seed``; the global random state is left alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return MultiTaskModel(
+            problem.make_trunk(),
+            problem.shared_features,
+            problem.hidden,
+            problem.tasks,
+            dropout=problem.dropout,
+        )
+
+
+def make_optimizer(recipe: Recipe) -> MakeOptimizer:
+    """A function that builds the recipe's optimizer from parameters."""
+    decay = recipe.weight_decay
+    if recipe.optimizer == "sgd":
+        return partial(torch.optim.SGD, lr=recipe.lr, momentum=recipe.momentum, weight_decay=decay)
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    return partial(kinds[recipe.optimizer], lr=recipe.lr, weight_decay=decay)
+
+
+def _fit(
+    problem: Problem, model: MultiTaskModel, sharing: SelectiveSharing | None, seed: int, epochs: int, progress: bool
+) -> History:
+    """Train by the problem's recipe."""
+    trainer = Trainer(
+        model,
+        make_optimizer(problem.recipe),
+        sharing,
+        batch_size=problem.recipe.batch_size,
+        seed=seed,
+        progress=progress,
+    )
+    return trainer.fit(problem.train, problem.validation, epochs)
+
+
+def _result(
+    problem: Problem, method: str, seed: int, model: MultiTaskModel, history: History, metrics: dict[str, float]
+) -> Result:
+    """The row of a multi-task model."""
+    names = model.layout.names
+    groups = [[names[task] for task in members] for members in model.tasks_by_branch() if len(members) > 1]
+    return Result(
+        method=method,
+        seed=seed,
+        metrics=metrics,
+        mean_metric=mean_metric(model.layout, metrics),
+        parameters=model.parameter_count(),
+        branch_parameters=model.branch_parameter_count(),
+        branches=model.bank.branches,
+        lock_epoch=history.lock_epoch,
+        groups=groups,
+        seconds_per_epoch=history.seconds_per_epoch,
+        adjusted_rand=None if method == "mtl" else _agreement(problem, model),
+    )
+
+
+def _agreement(problem: Problem, model: MultiTaskModel) -> float | None:
+    """Adjusted Rand index of the final groups against the true ones."""
+    if problem.groups is None:
+        return None
+    truth = {name: index for index, group in enumerate(problem.groups) for name in group}
+    return float(adjusted_rand_score([truth[name] for name in model.layout.names], model.assignment.tolist()))
+
+
+def _single_tasks(problem: Problem, seed: int, epochs: int) -> Run:
+    """One network per task, each trained and selected by itself; their sizes and times are summed."""
+    layout = TaskLayout(problem.tasks)
+    metrics: dict[str, float] = {}
+    parameters = branch_parameters = 0
+    seconds = 0.0
+    for index in range(len(problem.tasks)):
+        single = only_task(problem, index)
+        model = build_model(single, seed)
+        history = _fit(single, model, None, seed, epochs, progress=False)
+        metrics |= evaluate(model, single.test).metrics
+        parameters += model.parameter_count()
+        branch_parameters += model.branch_parameter_count()
+        seconds += history.seconds_per_epoch
+    mean = mean_metric(layout, metrics)
+    return Run(Result("stl", seed, metrics, mean, parameters, branch_parameters, 0, None, [], seconds))

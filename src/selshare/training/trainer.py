@@ -1,0 +1,225 @@
+"""The Trainer: epochs, sharing at the end of each, the best model kept."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
+
+from ..model import MultiTaskModel
+from ..objectives import TaskLosses, check_finite_losses, weighted_sum
+from ..sharing import SelectiveSharing
+from .batches import Data, as_loader, to_device
+from .evaluation import Evaluation, evaluate
+from .history import EpochRecord, History
+from .metrics import higher_is_better
+from .progress import Progress
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+class Trainer:
+    """Trains a model, lets its branches merge, and leaves it with the weights of its best epoch.
+
+    Parameters
+    ----------
+    model
+        The model; it is trained in place, on the device it is on.
+    optimizer
+        An optimizer built from ``model.parameters()``, or a function that builds one from them, such as
+        ``partial(torch.optim.SGD, lr=0.02, momentum=0.5)``. Adam with its default rate, 0.001, when ``None``.
+    sharing
+        How branches merge; never, when ``None`` (the paper's MTL baseline).
+    scheduler
+        A learning-rate scheduler of the optimizer, stepped once an epoch.
+    batch_size
+        For data given as a data set or tensors.
+    seed
+        Orders the samples and drives dropout: two runs with one seed, model and machine agree to the bit.
+    select_by
+        What "best epoch" means: ``"loss"`` (lowest validation loss), ``"metric"`` (best mean metric, ties by loss) or
+        ``"auto"``: the metric where all tasks' metrics point the same way, else the loss. Only epochs with the final
+        set of branches compete, so that the model kept is the merged one.
+    callbacks
+        Called with each :class:`EpochRecord` after its epoch.
+    progress
+        Show a progress bar and a line for each merge on the terminal.
+    """
+
+    def __init__(
+        self,
+        model: MultiTaskModel,
+        optimizer: Optimizer | MakeOptimizer | None = None,
+        sharing: SelectiveSharing | None = None,
+        *,
+        scheduler: LRScheduler | None = None,
+        batch_size: int = 64,
+        seed: int = 0,
+        select_by: str = "auto",
+        callbacks: Sequence[Callable[[EpochRecord], None]] = (),
+        progress: bool = True,
+    ) -> None:
+        if select_by not in ("auto", "loss", "metric"):
+            raise ValueError(f"select_by must be 'auto', 'loss' or 'metric'; it is {select_by!r}.")
+        self.model = model
+        self.optimizer = _built(optimizer, model)
+        self.sharing = sharing
+        self.scheduler = scheduler
+        self.batch_size = batch_size
+        self.seed = seed
+        self.callbacks = tuple(callbacks)
+        self.progress = progress
+        self._by_metric = select_by == "metric" or (select_by == "auto" and _one_direction(model))
+
+    def fit(self, train: Data, validation: Data | None = None, epochs: int = 30) -> History:
+        """Train for ``epochs`` epochs.
+
+        Parameters
+        ----------
+        train, validation
+            A ``DataLoader`` of ``(inputs, targets)`` batches, a ``Dataset`` of such samples, or a pair of tensors.
+            Without validation data the last epoch's weights are kept.
+        epochs
+            At least 1.
+
+        Returns
+        -------
+        History
+            Every epoch and sharing event. The model is left in evaluation mode with the best epoch's weights.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If data, targets or losses are not usable; the sentence names the task.
+        """
+        if epochs < 1:
+            raise ValueError(f"epochs must be at least 1; it is {epochs}.")
+        history = History()
+        best = _Best(self._by_metric, _metric_sign(self.model))
+        if self.sharing is not None:
+            self.sharing.attach(self.model, self.optimizer)
+        try:
+            self._run(train, validation, epochs, history, best)
+        finally:
+            if self.sharing is not None:
+                self.sharing.detach()
+        history.best_epoch = best.restore(self.model)
+        self.model.eval()
+        return history
+
+    def evaluate(self, data: Data) -> Evaluation:
+        """Loss and metrics on ``data``, see :func:`selshare.training.evaluation.evaluate`."""
+        return evaluate(self.model, data)
+
+    def _run(self, train: Data, validation: Data | None, epochs: int, history: History, best: _Best) -> None:
+        """All epochs, with their own random state: the global one is as it was afterwards."""
+        with torch.random.fork_rng(), Progress(self.model, epochs, self.progress) as progress:
+            torch.manual_seed(self.seed)
+            order = torch.Generator().manual_seed(self.seed)
+            loader = as_loader(train, self.batch_size, shuffle=True, generator=order)
+            for epoch in range(1, epochs + 1):
+                record = self._epoch(epoch, loader, validation, history, progress)
+                if validation is not None:
+                    best.offer(record, self.model)
+                for callback in self.callbacks:
+                    callback(record)
+
+    def _epoch(
+        self, epoch: int, loader: DataLoader[Any], validation: Data | None, history: History, progress: Progress
+    ) -> EpochRecord:
+        """Train one epoch, share, evaluate; add to ``history``."""
+        started = time.perf_counter()
+        train_loss = self._train_epoch(loader, progress)
+        trained = time.perf_counter()
+        if self.sharing is not None and not self.sharing.locked:
+            history.events.append(self.sharing.end_epoch())
+            progress.event(history.events[-1])
+        shared = time.perf_counter()
+        if self.scheduler is not None:
+            self.scheduler.step()
+        result = None if validation is None else self.evaluate(validation)
+        record = EpochRecord(
+            epoch=epoch,
+            train_loss=train_loss,
+            validation_loss=None if result is None else result.loss,
+            metrics={} if result is None else result.metrics,
+            mean_metric=None if result is None else result.mean_metric,
+            branches=self.model.bank.branches,
+            seconds=trained - started,
+            sharing_seconds=shared - trained,
+        )
+        history.epochs.append(record)
+        progress.epoch(record)
+        return record
+
+    def _train_epoch(self, loader: DataLoader[Any], progress: Progress) -> float:
+        """All steps of one epoch; the weighted sum of the tasks' mean losses."""
+        self.model.train()
+        self.model.reset_loss_record()
+        device = next(self.model.parameters()).device
+        progress.start_epoch(loader)
+        for batch in loader:
+            inputs, targets = to_device(batch, device)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.model.loss(self.model(inputs), targets).backward()
+            self.optimizer.step()
+            progress.step()
+        return self._recorded_loss()
+
+    def _recorded_loss(self) -> float:
+        """The epoch's training loss from the model's record, checked: on a GPU, steps do not look at values."""
+        count = self.model.loss_count
+        losses = TaskLosses(self.model.loss_sum / count.clamp(min=1), count)
+        check_finite_losses(self.model.layout, losses)
+        return float(weighted_sum(self.model.layout, losses))
+
+
+class _Best:
+    """The best epoch so far among those with the present number of branches."""
+
+    def __init__(self, by_metric: bool, sign: float) -> None:
+        self._by_metric, self._sign = by_metric, sign
+        self._key: tuple[float, float] | None = None
+        self._branches: int | None = None
+        self._epoch: int | None = None
+        self._state: dict[str, Any] = {}
+
+    def offer(self, record: EpochRecord, model: MultiTaskModel) -> None:
+        """Keep a copy of the model's state if this epoch is the best, or the first with fewer branches."""
+        assert record.validation_loss is not None
+        assert record.mean_metric is not None
+        metric = self._sign * record.mean_metric if self._by_metric else 0.0
+        key = (metric, -record.validation_loss)
+        if record.branches != self._branches or self._key is None or key > self._key:
+            self._key, self._branches, self._epoch = key, record.branches, record.epoch
+            self._state = copy.deepcopy(model.state_dict())
+
+    def restore(self, model: MultiTaskModel) -> int | None:
+        """Put the best state back; its epoch."""
+        if self._epoch is not None:
+            model.load_state_dict(self._state)
+        return self._epoch
+
+
+def _built(optimizer: Optimizer | MakeOptimizer | None, model: MultiTaskModel) -> Optimizer:
+    """The optimizer, built from the model's parameters where a function was given."""
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    return (optimizer or torch.optim.Adam)(model.parameters())
+
+
+def _one_direction(model: MultiTaskModel) -> bool:
+    """Whether all tasks' metrics are better when higher, or all when lower."""
+    return len({higher_is_better(task) for task in model.tasks}) == 1
+
+
+def _metric_sign(model: MultiTaskModel) -> float:
+    """+1 where the mean metric is better when higher, else −1."""
+    return 1.0 if any(higher_is_better(task) for task in model.tasks) else -1.0
