@@ -1,0 +1,187 @@
+"""The command line: ``selshare train | compare | report | doctor``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from . import __version__
+from .data import load
+from .report import comparison_table, groups_summary, write_report
+from .sharing import CRITERIA
+from .training.compare import compare as compare_methods
+from .training.history import write_json
+from .training.methods import Result
+
+app = typer.Typer(
+    help="Train many tasks at once, learn which belong together, and merge their branches on the fly.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+Data = Annotated[str, typer.Argument(help="digits, fashion-mnist, synthetic, or my_module:build")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs; the data set's own number by default.")]
+Output = Annotated[Path | None, typer.Option(help="Run folder; runs/DATA by default.")]
+Tasks = Annotated[int | None, typer.Option(min=1, help="synthetic: number of tasks.")]
+Groups = Annotated[int | None, typer.Option(min=1, help="synthetic: number of planted groups.")]
+Samples = Annotated[int | None, typer.Option(min=1, help="synthetic: training samples.")]
+TrainSize = Annotated[int | None, typer.Option(min=1, help="fashion-mnist: training images.")]
+Trunk = Annotated[str | None, typer.Option(help="fashion-mnist: mlp or cnn.")]
+Root = Annotated[Path | None, typer.Option(help="fashion-mnist: folder that holds the data.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other option of the data set; repeatable.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+Merge = Annotated[str, typer.Option(help="Merge rule: best, mean, max or min.")]
+
+
+@app.command()
+def train(
+    data: Data,
+    criterion: Annotated[str, typer.Option(help=f"Sharing criterion: {', '.join(CRITERIA)}.")] = "similarity",
+    merge: Merge = "best",
+    epochs: Epochs = None,
+    seed: Annotated[int, typer.Option(help="Of weights, sample order and dropout.")] = 0,
+    output: Output = None,
+    tasks: Tasks = None,
+    groups: Groups = None,
+    samples: Samples = None,
+    train_size: TrainSize = None,
+    trunk: Trunk = None,
+    root: Root = None,
+    settings: Settings = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train one network per task, all tasks unmerged, and selective sharing; print the table and write the report."""
+    options = _given(tasks=tasks, groups=groups, samples=samples, train_size=train_size, trunk=trunk, root=root)
+    options |= _parsed(settings or [])
+    folder = output or Path("runs") / _folder_name(data)
+    results = _run(data, ["stl", "mtl", criterion], [seed], epochs, folder, options, progress=not quiet, merge=merge)
+    _show(results)
+    console.print(f"\nReport: {write_report(folder)}", soft_wrap=True)
+
+
+@app.command()
+def compare(
+    data: Data,
+    methods: Annotated[
+        str, typer.Option(help=f"Comma-separated: stl, mtl, {', '.join(CRITERIA)}.")
+    ] = "stl,mtl,similarity,dissimilarity,variance,random",
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0 … N−1.")] = 1,
+    merge: Merge = "best",
+    epochs: Epochs = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write one row per method and seed here.")] = None,
+    output: Output = None,
+    tasks: Tasks = None,
+    groups: Groups = None,
+    samples: Samples = None,
+    train_size: TrainSize = None,
+    trunk: Trunk = None,
+    root: Root = None,
+    settings: Settings = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run several methods with several seeds on one data set and print them side by side."""
+    options = _given(tasks=tasks, groups=groups, samples=samples, train_size=train_size, trunk=trunk, root=root)
+    options |= _parsed(settings or [])
+    folder = output or Path("runs") / f"compare-{_folder_name(data)}"
+    names = [name.strip() for name in methods.split(",") if name.strip()]
+    results = _run(data, names, list(range(seeds)), epochs, folder, options, progress=not quiet, merge=merge)
+    _show(results)
+    if json_file is not None:
+        write_json(json_file, [result.to_json() for result in results])
+    console.print(f"\nRun folder: {folder} (selshare report {folder} draws it)", soft_wrap=True)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder that train or compare wrote.")],
+) -> None:
+    """Write one self-contained HTML page about a run."""
+    console.print(f"Report: {write_report(run)}", soft_wrap=True)
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+) -> None:
+    """Options before the command."""
+    if version:
+        console.print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend is one sentence, not a traceback."""
+    try:
+        app()
+    except (ValueError, TypeError, OSError) as error:
+        Console(stderr=True).print(f"selshare: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
+        sys.exit(2)
+
+
+def _run(
+    data: str,
+    methods: list[str],
+    seeds: list[int],
+    epochs: int | None,
+    folder: Path,
+    options: dict[str, Any],
+    *,
+    progress: bool,
+    merge: str,
+) -> list[Result]:
+    """Load, train and test; say each result as it comes."""
+    per_seed = data == "synthetic"
+
+    def finished(result: Result) -> None:
+        console.print(f"{result.method}, seed {result.seed}: mean metric {result.mean_metric:.4f}", highlight=False)
+
+    return compare_methods(
+        lambda seed: load(data, **options, **({"seed": seed} if per_seed else {})),
+        methods,
+        seeds=seeds,
+        epochs=epochs,
+        folder=folder,
+        progress=progress,
+        sharing_options={"merge": merge},
+        finished=finished,
+    )
+
+
+def _show(results: list[Result]) -> None:
+    """The table, and the groups under it."""
+    rows = [result.to_json() for result in results]
+    console.print(comparison_table(rows))
+    console.print(groups_summary(rows), soft_wrap=True)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _parsed(settings: list[str]) -> dict[str, Any]:
+    """``name=value`` pairs; values are read as JSON where they are, else as text."""
+    parsed: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--set takes name=value; it was given {setting!r}.")
+        try:
+            parsed[name.replace("-", "_")] = json.loads(value)
+        except json.JSONDecodeError:
+            parsed[name.replace("-", "_")] = value
+    return parsed
+
+
+def _folder_name(data: str) -> str:
+    """A folder name for a data set: ``my_module:build`` has a colon."""
+    return data.replace(":", "-")
