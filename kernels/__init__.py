@@ -9,11 +9,13 @@ from .modes import balanced_modes, fold_gradients
 from .reachability import core_distances, mutual_reachability
 from .sketch import SketchProjection, sketch_gradients
 from .spanning_tree import mutual_reachability_mst
+from .stacked_linear import LinearGradients, stacked_linear, stacked_linear_backward, weight_gradient
 from .tensor_train import TensorTrain, tt_svd
 
 __all__ = [
     "BackendUnavailable",
     "JointTensorTrain",
+    "LinearGradients",
     "SketchProjection",
     "SlowerBackendWarning",
     "TensorTrain",
@@ -28,6 +30,9 @@ __all__ = [
     "mutual_reachability",
     "mutual_reachability_mst",
     "sketch_gradients",
+    "stacked_linear",
+    "stacked_linear_backward",
     "tt_svd",
     "use",
+    "weight_gradient",
 ]

@@ -10,3 +10,5 @@
 #endif
 
 #define SELSHARE_INLINE inline __attribute__((always_inline))
+// After the parameters of a lambda in such a helper: [&](int i) SELSHARE_INLINED { … }
+#define SELSHARE_INLINED __attribute__((always_inline))

@@ -51,4 +51,4 @@ def capture_gradients(
     select("capture_gradients", delta.device)(delta.detach(), shared.detach(), accumulator.detach(), scale=scale)
 
 
-register("capture_gradients", __name__, ("reference",))
+register("capture_gradients", __name__, ("native", "reference"))

@@ -30,6 +30,7 @@ def fused_sgd_step(
     nesterov: bool = False,
     maximize: bool = False,
     scale: float = 1.0,
+    rectify: bool = False,
     check_finite: bool = True,
 ) -> None:
     """Capture and SGD update of a bank's weights from what makes their gradient; in place.
@@ -59,6 +60,8 @@ def fused_sgd_step(
         As in ``torch.optim.SGD``.
     scale : float
         Factor of the gradient, in capture and update.
+    rectify : bool
+        The layer read ``max(shared, 0)``: the gradient is ``scale · δᵀ max(A, 0)``.
     check_finite : bool
         Refuse NaN and Inf before anything is changed, at the price of one pass over ``delta`` and ``shared``.
 
@@ -92,6 +95,7 @@ def fused_sgd_step(
         nesterov=nesterov,
         maximize=maximize,
         scale=scale,
+        rectify=rectify,
     )
 
 
@@ -111,6 +115,7 @@ def fused_adam_step(
     decoupled: bool = False,
     maximize: bool = False,
     scale: float = 1.0,
+    rectify: bool = False,
     check_finite: bool = True,
 ) -> None:
     """Capture and Adam (``decoupled``: AdamW) update of a bank's weights; in place.
@@ -126,7 +131,7 @@ def fused_adam_step(
 
     Parameters
     ----------
-    delta, shared, weight, accumulator, scale, check_finite
+    delta, shared, weight, accumulator, scale, rectify, check_finite
         As in :func:`fused_sgd_step`.
     exp_avg, exp_avg_sq : (G, O, H), contiguous
         The running moments, zeros before the first step; changed in place.
@@ -160,6 +165,7 @@ def fused_adam_step(
         decoupled=decoupled,
         maximize=maximize,
         scale=scale,
+        rectify=rectify,
     )
 
 
@@ -172,5 +178,5 @@ def _anything_to_do(delta: Tensor, shared: Tensor, state: dict[str, Tensor | Non
     return delta.shape[0] * delta.shape[2] * shared.shape[-1] > 0
 
 
-register("fused_sgd_step", __name__, ("reference",))
-register("fused_adam_step", __name__, ("reference",))
+register("fused_sgd_step", __name__, ("native", "reference"))
+register("fused_adam_step", __name__, ("native", "reference"))

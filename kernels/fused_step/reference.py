@@ -21,9 +21,10 @@ def fused_sgd_step(
     nesterov: bool,
     maximize: bool,
     scale: float,
+    rectify: bool,
 ) -> None:
     """See :func:`selshare.kernels.fused_sgd_step`."""
-    gradient = (delta.transpose(1, 2) @ shared).mul_(scale)
+    gradient = _gradient(delta, shared, rectify).mul_(scale)
     if accumulator is not None:
         accumulator.add_(gradient)
     direction = (-gradient if maximize else gradient).add_(weight, alpha=weight_decay)
@@ -49,9 +50,10 @@ def fused_adam_step(
     decoupled: bool,
     maximize: bool,
     scale: float,
+    rectify: bool,
 ) -> None:
     """See :func:`selshare.kernels.fused_adam_step`."""
-    gradient = (delta.transpose(1, 2) @ shared).mul_(scale)
+    gradient = _gradient(delta, shared, rectify).mul_(scale)
     if accumulator is not None:
         accumulator.add_(gradient)
     if maximize:
@@ -65,3 +67,8 @@ def fused_adam_step(
     exp_avg_sq.mul_(second).addcmul_(gradient, gradient, value=1.0 - second)
     denominator = (exp_avg_sq.sqrt() / math.sqrt(1.0 - second**step)).add_(eps)
     weight.addcdiv_(exp_avg, denominator, value=-lr / (1.0 - first**step))
+
+
+def _gradient(delta: Tensor, shared: Tensor, rectify: bool) -> Tensor:
+    """``δᵀA`` of every branch, ``(G, O, H)``."""
+    return delta.transpose(1, 2) @ (shared.relu() if rectify else shared)

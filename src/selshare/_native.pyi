@@ -28,3 +28,82 @@ def sketch_gradients_f64(
     scale: float,
     threads: int,
 ) -> None: ...
+
+# Layers of a bank. inputs: data, strides of S, B and I, data of source (0: none), S, I, rectify. delta: data, strides
+# of G, B and O. sizes: G, B, O.
+def stacked_linear_f32(
+    inputs: list[int], sizes: tuple[int, int, int], weight: int, bias: int, outputs: int, threads: int
+) -> None: ...
+def stacked_linear_f64(
+    inputs: list[int], sizes: tuple[int, int, int], weight: int, bias: int, outputs: int, threads: int
+) -> None: ...
+def stacked_linear_backward_f32(
+    delta: list[int],
+    inputs: list[int],
+    sizes: tuple[int, int, int],
+    weight: int,
+    grad_inputs: int,
+    grad_bias: int,
+    threads: int,
+) -> None: ...
+def stacked_linear_backward_f64(
+    delta: list[int],
+    inputs: list[int],
+    sizes: tuple[int, int, int],
+    weight: int,
+    grad_inputs: int,
+    grad_bias: int,
+    threads: int,
+) -> None: ...
+def store_gradient_f32(
+    delta: list[int], inputs: list[int], sizes: tuple[int, int, int], target: int, threads: int
+) -> None: ...
+def store_gradient_f64(
+    delta: list[int], inputs: list[int], sizes: tuple[int, int, int], target: int, threads: int
+) -> None: ...
+def capture_gradients_f32(
+    delta: list[int], inputs: list[int], sizes: tuple[int, int, int], accumulator: int, scale: float, threads: int
+) -> None: ...
+def capture_gradients_f64(
+    delta: list[int], inputs: list[int], sizes: tuple[int, int, int], accumulator: int, scale: float, threads: int
+) -> None: ...
+def fused_sgd_step_f32(
+    delta: list[int],
+    inputs: list[int],
+    sizes: tuple[int, int, int],
+    state: tuple[int, int, int],
+    numbers: tuple[float, float, float, float, float],
+    nesterov: bool,
+    maximize: bool,
+    threads: int,
+) -> None: ...
+def fused_sgd_step_f64(
+    delta: list[int],
+    inputs: list[int],
+    sizes: tuple[int, int, int],
+    state: tuple[int, int, int],
+    numbers: tuple[float, float, float, float, float],
+    nesterov: bool,
+    maximize: bool,
+    threads: int,
+) -> None: ...
+def fused_adam_step_f32(
+    delta: list[int],
+    inputs: list[int],
+    sizes: tuple[int, int, int],
+    state: tuple[int, int, int, int],
+    numbers: tuple[float, float, float, float, float, float, float, float],
+    decoupled: bool,
+    maximize: bool,
+    threads: int,
+) -> None: ...
+def fused_adam_step_f64(
+    delta: list[int],
+    inputs: list[int],
+    sizes: tuple[int, int, int],
+    state: tuple[int, int, int, int],
+    numbers: tuple[float, float, float, float, float, float, float, float],
+    decoupled: bool,
+    maximize: bool,
+    threads: int,
+) -> None: ...

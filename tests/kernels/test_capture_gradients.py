@@ -33,18 +33,14 @@ def expected(delta: torch.Tensor, shared: torch.Tensor, accumulator: torch.Tenso
 
 
 @DTYPES
-@pytest.mark.parametrize("per_branch", [False, True])
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 7, 11), (2, 64, 100, 30), (5, 17, 33, 65), (40, 3, 2, 4)])
-def test_adds_the_scaled_gradient(
-    backend: str, dtype: torch.dtype, per_branch: bool, shape: tuple[int, int, int, int]
-) -> None:
+def test_adds_the_scaled_gradient(backend: str, dtype: torch.dtype, shape: tuple[int, int, int, int]) -> None:
     G, B, N, H = shape
-    delta = torch.randn(G, B, N, dtype=dtype)
-    shared = torch.randn(*([G] if per_branch else []), B, H, dtype=dtype)
-    accumulator = torch.randn(G, N, H, dtype=dtype)
-    wanted = expected(delta, shared, accumulator, 0.5)
-    capture_gradients(delta, shared, accumulator, scale=0.5)
-    np.testing.assert_allclose(accumulator.numpy(), wanted, rtol=0, atol=TOLERANCE[dtype] * np.abs(wanted).max())
+    for shared in (torch.randn(B, H, dtype=dtype), torch.randn(G, B, H, dtype=dtype)):
+        delta, accumulator = torch.randn(G, B, N, dtype=dtype), torch.randn(G, N, H, dtype=dtype)
+        wanted = expected(delta, shared, accumulator, 0.5)
+        capture_gradients(delta, shared, accumulator, scale=0.5)
+        np.testing.assert_allclose(accumulator.numpy(), wanted, rtol=0, atol=TOLERANCE[dtype] * np.abs(wanted).max())
 
 
 @given(st.integers(1, 9), st.integers(1, 40), st.integers(1, 40), st.integers(1, 80), st.booleans(), st.integers(0, 99))

@@ -14,7 +14,7 @@ from selshare.kernels import fused_adam_step, fused_sgd_step
 
 TOLERANCE = {torch.float32: 5e-6, torch.float64: 1e-13}
 DTYPES = pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
-SHAPES = pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 5, 7, 11), (9, 64, 20, 70), (5, 17, 33, 65)])
+SHAPES = [(1, 1, 1, 1), (3, 5, 7, 11), (9, 64, 20, 70), (5, 17, 33, 65)]  # G, B, O, H
 SGD = [
     {},
     {"momentum": 0.9},
@@ -56,12 +56,20 @@ def close(actual: Tensor, wanted: Tensor, dtype: torch.dtype) -> None:
 
 
 @DTYPES
-@SHAPES
-@pytest.mark.parametrize("per_branch", [False, True])
 @pytest.mark.parametrize("options", SGD, ids=str)
-def test_sgd_is_torch_sgd(
-    backend: str, dtype: torch.dtype, shape: tuple[int, int, int, int], per_branch: bool, options: dict[str, Any]
-) -> None:
+def test_sgd_is_torch_sgd(backend: str, dtype: torch.dtype, options: dict[str, Any]) -> None:
+    for per_branch in (False, True):
+        _check_sgd(dtype, (3, 5, 7, 11), per_branch, options)
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", SHAPES)
+def test_sgd_on_any_shape(backend: str, dtype: torch.dtype, shape: tuple[int, int, int, int]) -> None:
+    for per_branch in (False, True):
+        _check_sgd(dtype, shape, per_branch, {"momentum": 0.9, "weight_decay": 0.1})
+
+
+def _check_sgd(dtype: torch.dtype, shape: tuple[int, int, int, int], per_branch: bool, options: dict[str, Any]) -> None:
     G, _, N, H = shape
     theirs = torch.nn.Parameter(torch.randn(G, N, H, dtype=dtype))
     weight = theirs.detach().clone()
@@ -81,11 +89,18 @@ def test_sgd_is_torch_sgd(
 
 
 @DTYPES
-@SHAPES
 @pytest.mark.parametrize("options", ADAM, ids=str)
-def test_adam_is_torch_adam(
-    backend: str, dtype: torch.dtype, shape: tuple[int, int, int, int], options: dict[str, Any]
-) -> None:
+def test_adam_is_torch_adam(backend: str, dtype: torch.dtype, options: dict[str, Any]) -> None:
+    _check_adam(dtype, (3, 5, 7, 11), options)
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", SHAPES)
+def test_adam_on_any_shape(backend: str, dtype: torch.dtype, shape: tuple[int, int, int, int]) -> None:
+    _check_adam(dtype, shape, {"weight_decay": 0.1})
+
+
+def _check_adam(dtype: torch.dtype, shape: tuple[int, int, int, int], options: dict[str, Any]) -> None:
     G, _, N, H = shape
     theirs = torch.nn.Parameter(torch.randn(G, N, H, dtype=dtype))
     weight = theirs.detach().clone()
@@ -123,6 +138,18 @@ def test_scale_is_a_factor_of_the_gradient(backend: str) -> None:
     fused_sgd_step(delta, shared, weight, None, captured, lr=1.0, scale=0.25)
     close(captured, 0.25 * gradient, torch.float64)
     close(weight, -0.25 * gradient, torch.float64)
+
+
+def test_rectify_is_the_relu_before_the_layer(backend: str) -> None:
+    delta, shared = torch.randn(4, 6, 5), torch.randn(4, 6, 7)
+    weights = [torch.zeros(4, 5, 7) for _ in range(4)]
+    fused_sgd_step(delta, shared, weights[0], None, None, lr=1.0, rectify=True)
+    fused_sgd_step(delta, shared.relu(), weights[1], None, None, lr=1.0)
+    close(weights[0], weights[1], torch.float32)
+    state = [torch.zeros(4, 5, 7) for _ in range(4)]
+    fused_adam_step(delta, shared, weights[2], state[0], state[1], None, step=1, lr=1.0, rectify=True)
+    fused_adam_step(delta, shared.relu(), weights[3], state[2], state[3], None, step=1, lr=1.0)
+    close(state[0], state[2], torch.float32)
 
 
 def test_strided_inputs(backend: str) -> None:
