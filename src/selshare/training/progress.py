@@ -57,6 +57,8 @@ class Progress:
 
     def event(self, event: SharingEvent) -> None:
         """Show which tasks were merged, and the lock."""
+        if self._bar.disable:
+            return
         for members in event.merged:
             self._bar.console.print(f"epoch {event.epoch}: merged {', '.join(members)}", highlight=False)
         if event.locked:
