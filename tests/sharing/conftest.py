@@ -21,7 +21,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_model() -> Callable[..., MultiTaskModel]:
     """A model of binary tasks t0, t1, … over 6 inputs.
 
@@ -40,7 +40,7 @@ def make_model() -> Callable[..., MultiTaskModel]:
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_inputs() -> Callable[..., torch.Tensor]:
     """Inputs that keep the arithmetic exact."""
 
@@ -50,7 +50,7 @@ def make_inputs() -> Callable[..., torch.Tensor]:
     return build
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def train_step() -> Callable[..., torch.Tensor]:
     """One step on random data; returns the loss, whose graph is alive."""
 

@@ -5,10 +5,12 @@ import copy
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from selshare.model import MultiTaskModel
-from selshare.sharing import RULES, MergePlan, apply, replay
+from selshare.sharing import RULES, MergePlan, apply, plan_merges, replay
 from selshare.tasks import Task
 
 # Of 8 branches, 4 and 7 stay alone.
@@ -206,6 +208,22 @@ def test_a_plan_without_groups_changes_nothing(make_model, train_step):
     apply(MergePlan(8, (), ()), model, optimizer)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(model.bank.first_weight.grad, gradient)
+
+
+@given(labels=st.lists(st.integers(-1, 2), min_size=7, max_size=7), rule=st.sampled_from(RULES), seed=st.integers(0, 5))
+def test_any_clustering_puts_every_task_on_its_groups_branch(make_model, labels, rule, seed):
+    torch.manual_seed(seed)
+    model = make_model(7)
+    modules = [module.state_dict() for module in model.bank.to_modules()]
+    losses = torch.rand(7)
+    apply(plan_merges(labels, losses, rule), model)
+    merged = [module.state_dict() for module in model.bank.to_modules()]
+    for task, label in enumerate(labels):
+        group = [task] if label == -1 else [other for other in range(7) if labels[other] == label]
+        best = min(group, key=lambda branch: losses[branch])
+        for name, tensor in merged[model.assignment[task]].items():
+            rows = np.stack([module[name].numpy() for module in modules])
+            np.testing.assert_array_equal(tensor.numpy(), combined(rows, tuple(group), best, rule))
 
 
 def test_replay_gives_the_same_model(make_model):

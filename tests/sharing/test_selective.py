@@ -313,6 +313,15 @@ def test_attach_and_detach():
     sharing.end_epoch()
 
 
+def test_too_few_tasks_for_the_settings():
+    model, _, _ = planted(2, 2)
+    with pytest.raises(ValueError, match="has 4 branches, but min_samples=4 and min_cluster_size=2 need at least 5"):
+        SelectiveSharing(min_samples=4).attach(model)
+    with pytest.raises(ValueError, match="need at least 5; lower them"):
+        SelectiveSharing(min_cluster_size=5).attach(model)
+    SelectiveSharing(min_samples=3, min_cluster_size=4).attach(model)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

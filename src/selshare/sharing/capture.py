@@ -7,8 +7,8 @@ over the epoch is what the branches are compared by.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -44,7 +44,8 @@ class GradientCapture:
     A hook on the parameter adds up the gradient of every backward in training mode, before it reaches ``.grad``: the
     optimizer, clipping, ``zero_grad`` and gradient accumulation do not matter. One pass over the gradient per
     backward; one buffer of the weight's size, float32 (float64 for a float64 weight), allocated once. A loss that was
-    scaled before ``backward`` gives gradients of that scale; only their direction is used afterwards.
+    scaled before ``backward`` gives gradients of that scale; only their direction is used afterwards. (A scale so
+    large that a float16 gradient overflows leaves Inf, which is an error at the end of the epoch: use bfloat16.)
     """
 
     def __init__(self) -> None:
@@ -118,17 +119,18 @@ class GradientCapture:
         return self._buffer
 
 
-CAPTURES: dict[str, Callable[[], Capture]] = {"exact": GradientCapture}
+CAPTURES: dict[str, Callable[[Mapping[str, Any]], Capture]] = {"exact": lambda settings: GradientCapture()}
 
 
-def make_capture(name: str) -> Capture:
-    """The capture registered under ``name``, not started.
+def make_capture(settings: Mapping[str, Any]) -> Capture:
+    """The capture that the settings of a :class:`SelectiveSharing` ask for, not started.
 
-    Raises
-    ------
-    ValueError
-        If there is none.
+    ``settings["capture"]`` is its name; its entry in :data:`CAPTURES` is given all the settings.
     """
+    return CAPTURES[settings["capture"]](settings)
+
+
+def check_capture(name: str) -> None:
+    """Raise ``ValueError`` unless there is a capture of that name."""
     if name not in CAPTURES:
         raise ValueError(f"unknown capture {name!r}; choose from {', '.join(CAPTURES)}.")
-    return CAPTURES[name]()

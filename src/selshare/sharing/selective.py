@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..model import MultiTaskModel
-from .capture import CAPTURES, Capture, make_capture
+from .capture import Capture, check_capture, make_capture
 from .criteria import Clustering, ClusterSettings, Criterion, cluster_branches, find_criterion
 from .embed import Embedding, check_method, embed
 from .events import Names, SharingEvent
@@ -129,7 +129,8 @@ class SelectiveSharing:
         RuntimeError
             If it is attached already.
         ValueError
-            If the model's branches are not those the merges so far have left, or are frozen.
+            If the model's branches are not those the merges so far have left, are frozen, or are from the start too
+            few for ``min_samples`` or ``min_cluster_size``.
         TypeError
             If an argument is of the wrong kind, or an optimizer's state cannot follow a merge.
         """
@@ -142,7 +143,8 @@ class SelectiveSharing:
         _check_left(self.plans, model)
         self._lock.check(model.assignment)
         if not self.locked:
-            capture = make_capture(self.settings["capture"])
+            self._check_enough(model.bank.branches)
+            capture = make_capture(self.settings)
             capture.start(model, optimizers)
             self._capture = capture
         self._model, self._optimizers = model, optimizers
@@ -285,6 +287,15 @@ class SelectiveSharing:
         names = ("min_cluster_size", "min_samples", "cluster_selection_method", "seed")
         return ClusterSettings(**{name: self.settings[name] for name in names}, epoch=epoch)
 
+    def _check_enough(self, branches: int) -> None:
+        """Raise if nothing could ever be clustered. Later, when branches have merged, too few is no mistake."""
+        needed = max(self.settings["min_samples"] + 1, self.settings["min_cluster_size"])
+        if self.epoch == 0 and branches < needed:
+            raise ValueError(
+                f"the model has {branches} branches, but min_samples={self.settings['min_samples']} and "
+                f"min_cluster_size={self.settings['min_cluster_size']} need at least {needed}; lower them."
+            )
+
     def _stop_capture(self) -> None:
         """Let go of the capture, if there is one."""
         if self._capture is not None:
@@ -310,8 +321,7 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
     """Raise on a setting that is unknown or out of range."""
     check_rule(settings["merge"])
     check_method(settings["embedding"])
-    if settings["capture"] not in CAPTURES:
-        raise ValueError(f"unknown capture {settings['capture']!r}; choose from {', '.join(CAPTURES)}.")
+    check_capture(settings["capture"])
     if settings["cluster_selection_method"] not in ("eom", "leaf"):
         raise ValueError(f"cluster_selection_method is 'eom' or 'leaf', not {settings['cluster_selection_method']!r}.")
     if not 0.0 <= settings["relative_error"] < 1.0:
