@@ -8,6 +8,8 @@ from functools import partial
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import track
 from sklearn.metrics import adjusted_rand_score
 
 from ..data import Problem, Recipe
@@ -107,10 +109,10 @@ def run_method(
     check_methods([method])
     epochs = problem.recipe.epochs if epochs is None else epochs
     if method == "stl":
-        return _single_tasks(problem, seed, epochs)
+        return _single_tasks(problem, seed, epochs, progress)
     model = build_model(problem, seed)
     sharing = None if method == "mtl" else SelectiveSharing(method, seed=seed, **(sharing_options or {}))
-    history = _fit(problem, model, sharing, seed, epochs, progress)
+    history = _fit(problem, model, sharing, seed, epochs, method if progress else None)
     tested = evaluate(model, problem.test)
     return Run(_result(problem, method, seed, model, history, tested.metrics), history, model)
 
@@ -146,16 +148,22 @@ def make_optimizer(recipe: Recipe) -> MakeOptimizer:
 
 
 def _fit(
-    problem: Problem, model: MultiTaskModel, sharing: SelectiveSharing | None, seed: int, epochs: int, progress: bool
+    problem: Problem,
+    model: MultiTaskModel,
+    sharing: SelectiveSharing | None,
+    seed: int,
+    epochs: int,
+    title: str | None,
 ) -> History:
-    """Train by the problem's recipe."""
+    """Train by the problem's recipe; with a progress bar where it has a title."""
     trainer = Trainer(
         model,
         make_optimizer(problem.recipe),
         sharing,
         batch_size=problem.recipe.batch_size,
         seed=seed,
-        progress=progress,
+        progress=title is not None,
+        title=title or "",
     )
     return trainer.fit(problem.train, problem.validation, epochs)
 
@@ -189,16 +197,17 @@ def _agreement(problem: Problem, model: MultiTaskModel) -> float | None:
     return float(adjusted_rand_score([truth[name] for name in model.layout.names], model.assignment.tolist()))
 
 
-def _single_tasks(problem: Problem, seed: int, epochs: int) -> Run:
+def _single_tasks(problem: Problem, seed: int, epochs: int, progress: bool) -> Run:
     """One network per task, each trained and selected by itself; their sizes and times are summed."""
     layout = TaskLayout(problem.tasks)
     metrics: dict[str, float] = {}
     parameters = branch_parameters = 0
     seconds = 0.0
-    for index in range(len(problem.tasks)):
+    tasks = range(len(problem.tasks))
+    for index in track(tasks, "stl, a network per task", console=Console(stderr=True), disable=not progress):
         single = only_task(problem, index)
         model = build_model(single, seed)
-        history = _fit(single, model, None, seed, epochs, progress=False)
+        history = _fit(single, model, None, seed, epochs, None)
         metrics |= evaluate(model, single.test).metrics
         parameters += model.parameter_count()
         branch_parameters += model.branch_parameter_count()

@@ -17,10 +17,10 @@ from .history import EpochRecord
 class Progress:
     """A bar with epoch, loss, metric and live branches, and a line above it for every merge and for the lock."""
 
-    def __init__(self, model: MultiTaskModel, epochs: int, shown: bool) -> None:
+    def __init__(self, model: MultiTaskModel, epochs: int, shown: bool, title: str = "") -> None:
         self._epochs = epochs
         self._bar = rich.progress.Progress(
-            rich.progress.TextColumn("epoch {task.fields[epoch]}/{task.total}"),
+            rich.progress.TextColumn("{task.description}epoch {task.fields[epoch]}/{task.total}"),
             rich.progress.BarColumn(),
             rich.progress.TextColumn("{task.fields[within]}"),
             rich.progress.TextColumn("loss {task.fields[loss]}  metric {task.fields[metric]}"),
@@ -30,7 +30,7 @@ class Progress:
             disable=not shown,
         )
         fields: dict[str, Any] = {"epoch": 0, "within": "", "loss": "–", "metric": "–", "branches": model.bank.branches}
-        self._task = self._bar.add_task("training", total=epochs, **fields)
+        self._task = self._bar.add_task(f"{title} " if title else "", total=epochs, **fields)
         self._steps, self._done = 0, 0
 
     def __enter__(self) -> Self:

@@ -51,6 +51,8 @@ class Trainer:
         Called with each :class:`EpochRecord` after its epoch.
     progress
         Show a progress bar and a line for each merge on the terminal.
+    title
+        What the progress bar calls the run.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Trainer:
         select_by: str = "auto",
         callbacks: Sequence[Callable[[EpochRecord], None]] = (),
         progress: bool = True,
+        title: str = "",
     ) -> None:
         if select_by not in ("auto", "loss", "metric"):
             raise ValueError(f"select_by must be 'auto', 'loss' or 'metric'; it is {select_by!r}.")
@@ -76,6 +79,7 @@ class Trainer:
         self.seed = seed
         self.callbacks = tuple(callbacks)
         self.progress = progress
+        self.title = title
         self._by_metric = select_by == "metric" or (select_by == "auto" and _one_direction(model))
 
     def fit(self, train: Data, validation: Data | None = None, epochs: int = 30) -> History:
@@ -120,7 +124,7 @@ class Trainer:
 
     def _run(self, train: Data, validation: Data | None, epochs: int, history: History, best: _Best) -> None:
         """All epochs, with their own random state: the global one is as it was afterwards."""
-        with torch.random.fork_rng(), Progress(self.model, epochs, self.progress) as progress:
+        with torch.random.fork_rng(), Progress(self.model, epochs, self.progress, self.title) as progress:
             torch.manual_seed(self.seed)
             order = torch.Generator().manual_seed(self.seed)
             loader = as_loader(train, self.batch_size, shuffle=True, generator=order)
