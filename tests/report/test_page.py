@@ -71,6 +71,7 @@ def test_page_is_whole_and_self_contained(write_run: Callable[..., Path]) -> Non
     assert "The weights tested are those of epoch 6" in text
     assert "task 0, task 3, task 6" in text
     assert "3 clusters among 10 branches, 4 left alone; embed 1.1 ms, cluster 4.2 ms." in text
+    assert html.count("<small>± ") == 3  # a deviation for each method
     assert html.count("<svg role") == 1 + 6 + 1 + 2 * 2  # by task, curves, timeline, two clusterings
 
 

@@ -90,6 +90,17 @@ def test_long_groups_are_cut_and_say_so() -> None:
     assert lines[3] == "  alone: t35, t36, t37, t38, t39"
 
 
+def test_many_tasks_with_several_seeds_show_sizes_after_the_first() -> None:
+    names = [f"t{i}" for i in range(20)]
+    metrics = dict.fromkeys(names, 1.0)
+    found = [[names], [names[:10], names[10:]], [names[:3], names[3:10]]]
+    rows = [row("random", seed, metrics=metrics, groups=groups) for seed, groups in enumerate(found)]
+    assert groups_summary(rows).plain.splitlines()[-2:] == [
+        "random, seed 1: 2 groups of 10 tasks",
+        "random, seed 2: 2 groups of 3–7 tasks, 10 alone",
+    ]
+
+
 def test_no_rows() -> None:
     with pytest.raises(ValueError, match="no results"):
         comparison_table([])

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from . import figures
 from .partitions import Formation, formation
 from .run import Record, RunFolder, read_run
-from .summary import MANY_TASKS, MethodSummary, alone, by_method, mean_text, metric_range, metric_text, seconds_text
+from .summary import MANY_TASKS, MethodSummary, alone, by_method, metric_range, metric_text, seconds_text
 
 FURTHER_CLUSTERINGS = 4
 """Clusterings after the first that are drawn too, if they merged anything."""
@@ -84,7 +84,6 @@ def render(run: RunFolder) -> str:
         summaries=summaries,
         seeds=sorted({row["seed"] for row in run.rows}),
         epochs=max((len(record.epochs) for record in run.records), default=None),
-        mean_text=mean_text,
         shows_rand=any(summary.average("adjusted_rand") is not None for summary in summaries),
         ranges={summary.method: metric_range(summary) for summary in summaries},
         per_task=[(task, [s.metrics.get(task) for s in summaries]) for task in tasks],

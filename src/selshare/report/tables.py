@@ -44,7 +44,9 @@ def comparison_table(rows: Sequence[Row], *, width: int | None = None) -> Table:
 
 
 def groups_summary(rows: Sequence[Row]) -> Text:
-    """Return the groups by task name, a paragraph per method and seed; long groups are cut after 12 names.
+    """Return the groups by task name, by method and seed.
+
+    With many tasks, groups are cut after 12 names, and seeds after the first show the sizes of their groups alone.
 
     Raises
     ------
@@ -53,29 +55,31 @@ def groups_summary(rows: Sequence[Row]) -> Text:
     """
     text = Text()
     for summary in by_method(rows):
-        for row in summary.rows:
-            if row["groups"]:
-                _append_groups(text, row, several_seeds=len(summary.rows) > 1)
+        shared = [row for row in summary.rows if row["groups"]]
+        for row in shared:
+            seed = f", seed {row['seed']}" if len(summary.rows) > 1 else ""
+            text.append(f"{row['method']}{seed}: ", style="bold")
+            many = len(row["metrics"]) > MANY_TASKS
+            text.append(f"{_sizes(row) if many and row is not shared[0] else _members(row, many)}\n")
     if not text:
         text.append("No tasks share a branch.")
     text.rstrip()
     return text
 
 
-def _append_groups(text: Text, row: Row, *, several_seeds: bool) -> None:
-    """One method's groups, each on its own line where there are many tasks."""
-    seed = f", seed {row['seed']}" if several_seeds else ""
-    text.append(f"{row['method']}{seed}: ", style="bold")
-    many = len(row["metrics"]) > MANY_TASKS
+def _members(row: Row, many: bool) -> str:
+    """The names in each group, largest first; each group on its own line where there are many tasks."""
     between = "\n  " if many else "  "
-    groups = sorted(row["groups"], key=len, reverse=True)
-    if many:
-        text.append(f"{len(groups)} groups{between}")
-    text.append(between.join("{" + _names(group) + "}" for group in groups))
-    single = alone(row)
-    if single:
-        text.append(f"{between}alone: {_names(single)}")
-    text.append("\n")
+    parts = [f"{{{_names(group)}}}" for group in sorted(row["groups"], key=len, reverse=True)]
+    parts += [f"alone: {_names(alone(row))}"] if alone(row) else []
+    return between.join([f"{len(row['groups'])} groups", *parts] if many else parts)
+
+
+def _sizes(row: Row) -> str:
+    """How many groups of which sizes."""
+    sizes = sorted(map(len, row["groups"]))
+    span = f"{sizes[0]}" if sizes[0] == sizes[-1] else f"{sizes[0]}–{sizes[-1]}"
+    return f"{len(sizes)} groups of {span} tasks" + (f", {len(alone(row))} alone" if alone(row) else "")
 
 
 def _names(names: Sequence[str]) -> str:

@@ -26,12 +26,15 @@ def metric_by_task(summaries: Sequence[MethodSummary]) -> str | None:
     first = summaries[0].metrics
     tasks.sort(key=lambda task: -(first.get(task) or 0.0))
     named = len(tasks) <= NAMED_TASKS
+    row = max(ROW, 7.0 * len(summaries))
     left = names_width([label((task,)) for task in tasks]) if named else 52.0
     with style():
-        figure, axes = new_axes(1000, 70 + (ROW * len(tasks) if named else 260.0), (left, 24, 30, 40))
+        figure, axes = new_axes(1000, 70 + (row * len(tasks) if named else 260.0), (left, 24, 30, 40))
         for number, summary in enumerate(summaries):
             metrics = [float("nan") if (v := summary.metrics.get(task)) is None else v for task in tasks]
-            places = list(range(len(tasks)))
+            # Methods lie side by side within a row, so that equal metrics do not hide each other.
+            aside = (number - (len(summaries) - 1) / 2) * 0.6 / len(summaries) if named else 0.0
+            places = [place + aside for place in range(len(tasks))]
             x, y = (metrics, places) if named else (places, metrics)
             (dots,) = axes.plot(x, y, linestyle="none", color=colour(number), label=summary.method)
             dots.set_marker(MARKERS[number % len(MARKERS)])
@@ -39,12 +42,12 @@ def metric_by_task(summaries: Sequence[MethodSummary]) -> str | None:
             dots.set_markeredgewidth(0.0)
         if named:
             axes.set_yticks(range(len(tasks)), [label((task,)) for task in tasks], color=INK)
-            axes.set_ylim(len(tasks) - 0.5, -0.5)
+            axes.set_ylim(len(tasks) - 0.4, -0.6)
         else:
             axes.set_xticks([])
             axes.set_xlabel(f"{len(tasks)} tasks, sorted by {summaries[0].method}")
             axes.margins(x=0.01)
-        axes.grid(axis="both" if named else "y")
+        axes.grid(axis="x" if named else "y")
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)
         axes.legend(

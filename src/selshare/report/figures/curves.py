@@ -72,10 +72,8 @@ def _draw_method(axes: Axes, runs: Sequence[Record], number: int, dash: Dash, ke
     for run in runs:
         x = [epoch["epoch"] for epoch in run.epochs]
         y = [float("nan") if value is None else value for value in run.series(key)]
-        # One point is no line: show it as a dot.
-        marker = "o" if len(x) == 1 else ""
         look = {"alpha": 0.35, "linewidth": 1.0} if several else {"linestyle": dash}
-        axes.plot(x, y, color=colour(number), drawstyle=drawstyle, marker=marker, **look)
+        axes.plot(x, y, color=colour(number), drawstyle=drawstyle, marker=_marker(x), **look)
         if run.lock_epoch in x:
             at = x.index(run.lock_epoch)
             axes.plot(x[at], y[at], "o", color=colour(number), markerfacecolor=SURFACE, markersize=6, zorder=5)
@@ -84,4 +82,9 @@ def _draw_method(axes: Axes, runs: Sequence[Record], number: int, dash: Dash, ke
         by_epoch = [{e["epoch"]: e.get(key) for e in run.epochs} for run in runs]
         means = [[v for values in by_epoch if (v := values[epoch]) is not None] for epoch in x]
         y = [fmean(values) if values else float("nan") for values in means]
-        axes.plot(x, y, color=colour(number), drawstyle=drawstyle, linestyle=dash)
+        axes.plot(x, y, color=colour(number), drawstyle=drawstyle, linestyle=dash, marker=_marker(x))
+
+
+def _marker(x: Sequence[int]) -> str:
+    """A dot where there is one epoch only, which makes no line."""
+    return "o" if len(x) == 1 else ""

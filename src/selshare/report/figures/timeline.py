@@ -39,7 +39,7 @@ def timeline(formed: Formation, last_epoch: int, lock_epoch: int | None, best_ep
     end = max(end, 1)
     left = names_width([label((task,)) for task in formed.order]) if named else 24.0
     with style():
-        figure, axes = new_axes(1000, height + 44, (left, 190, 36, 8))
+        figure, axes = new_axes(1000, height + 56, (left, 190, 36, 20))
         axes.set_xlim(0, end)
         axes.set_ylim(total - 0.5, -0.5)
         _draw_lines(axes, formed, rows, end)
@@ -55,7 +55,7 @@ def timeline(formed: Formation, last_epoch: int, lock_epoch: int | None, best_ep
 
 
 def _mark(axes: Axes, marks: Mapping[str, int | None], end: int) -> None:
-    """Upright dotted lines, named below the axis; those after the end of the figure are left out."""
+    """Upright dotted lines, named above; those after the end of the figure are left out."""
     named: dict[int, list[str]] = {}
     for name, epoch in marks.items():
         if epoch is not None and epoch <= end:
@@ -63,7 +63,7 @@ def _mark(axes: Axes, marks: Mapping[str, int | None], end: int) -> None:
     for epoch, names in named.items():
         axes.axvline(epoch, color=MUTED, linewidth=1, linestyle=(0, (2, 3)), zorder=0)
         axes.annotate(
-            ", ".join(names), (epoch, 0), xycoords=("data", "axes fraction"), xytext=(0, -30),
+            ", ".join(names), (epoch, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
             textcoords="offset points", ha="center", color=MUTED, fontsize=11,
         )  # fmt: skip
 
