@@ -59,6 +59,17 @@ def test_joint_truncation_loses_no_more_than_asked_for():
     assert embed(gradients, relative_error=0.0, max_rank=2).rows.shape == (20, 2)
 
 
+def test_joint_rows_are_the_truncated_svd_of_the_unit_gradients():
+    gradients = torch.randn(9, 4, 6, dtype=torch.float64)
+    gradients[0] = 0.0
+    gradients[0, 1, 2] = 5.0  # one large entry, so that a norm by the largest entry would weigh it otherwise
+    U, S, _ = np.linalg.svd(unit_rows(gradients), full_matrices=False)
+    rows = (U * S)[:, :3]
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    embedding = embed(gradients, relative_error=0.0, max_rank=3)
+    np.testing.assert_allclose(distances(embedding.rows), cdist(rows, rows), atol=1e-9)
+
+
 def test_per_branch_truncation_gives_the_distances_of_the_trains():
     gradients = torch.randn(7, 6, 8, dtype=torch.float64)
     rows = torch.from_numpy(unit_rows(gradients))
