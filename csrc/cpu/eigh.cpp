@@ -1,6 +1,5 @@
-// Cyclic Jacobi, one matrix per SIMD lane: a block of 16 float or 8 double matrices is transposed so that entry
-// (i, j) of all of them is one vector, and every operation acts on the whole block. Lanes that have converged take
-// identity rotations, so a matrix gives the same bits whatever shares its block.
+// A block of 16 float or 8 double matrices is transposed so that entry (i, j) of all of them is one vector, and every
+// operation acts on the whole block.
 #include "cpu/eigh.hpp"
 
 #include <algorithm>
@@ -9,124 +8,170 @@
 #include <numeric>
 #include <vector>
 
+#include "cpu/jacobi.hpp"
 #include "cpu/lanes.hpp"
+#include "cpu/tridiagonal.hpp"
 #include "cpu/workspace.hpp"
 
 namespace selshare {
 namespace {
 
-constexpr int MOST_SWEEPS = 40;  // 6 to 10 are usual
+constexpr int LARGEST_FOR_JACOBI = 8;        // measured
+constexpr std::size_t TURN_BYTES = 1 << 19;  // rotations collected before they are applied: a share of the L2 cache
 
-// Scale factors that bring the largest entry of each matrix near 1, so that squares neither overflow nor vanish.
+// Scratch of one thread, in vectors: what a block of matrices of size n needs.
 template <class T>
-struct Scale {
-    Lanes<T> down, up;
+struct Block {
+    int n, ld, sweeps;
+    Lanes<T>*a, *z, *d, *e, *tau, *v, *w, *next, *p;
+    Turn<T>* turns;
+
+    static SELSHARE_INLINE int leading(int n) { return n | 1; }  // odd: columns do not fall on one cache set
+    static SELSHARE_INLINE int sweeps_held(int n) {
+        return std::max<int>(1, static_cast<int>(TURN_BYTES / (sizeof(Turn<T>) * n)));
+    }
+    static SELSHARE_INLINE std::size_t vectors(int n) {
+        return 2 * static_cast<std::size_t>(n) * leading(n) + (7 + 2 * static_cast<std::size_t>(sweeps_held(n))) * n;
+    }
+    SELSHARE_INLINE Block(Lanes<T>* memory, int n) : n(n), ld(leading(n)), sweeps(sweeps_held(n)) {
+        const std::size_t square = static_cast<std::size_t>(n) * ld;
+        a = memory;
+        z = a + square;
+        d = z + square;
+        e = d + n, tau = e + n, v = tau + n, w = v + n, next = w + n, p = next + n;
+        turns = reinterpret_cast<Turn<T>*>(p + n);
+    }
 };
 
-// Loads lower triangles: lower[i * n + j], j <= i; lanes beyond `present` get zero matrices. Powers of two scale.
+// Loads the lower triangles of `present` matrices, the other lanes zero, and scales each by a power of two that brings
+// its largest entry near 1, so that squares neither overflow nor vanish. Returns what undoes the scaling.
 template <class T>
-SELSHARE_INLINE Scale<T> load(const T* matrices, Lanes<T>* lower, int n, int present) {
-    Scale<T> scale{Constant<Lanes<T>>::of(1), Constant<Lanes<T>>::of(1)};
-    for (int i = 0; i < n * n; ++i) lower[i] = Constant<Lanes<T>>::of(0);
-    for (int lane = 0; lane < present; ++lane) {
-        const T* matrix = matrices + static_cast<std::int64_t>(lane) * n * n;
-        T largest = 0;
-        for (int i = 0; i < n; ++i)
-            for (int j = 0; j <= i; ++j) {
-                lower[i * n + j].value[lane] = matrix[i * n + j];
-                largest = std::max(largest, std::abs(matrix[i * n + j]));
-            }
-        if (largest > 0) {
-            constexpr int limit = std::numeric_limits<T>::max_exponent - 3;
-            const int exponent = std::clamp(std::ilogb(largest), -limit, limit);
-            scale.down.value[lane] = std::ldexp(T(1), -exponent);
-            scale.up.value[lane] = std::ldexp(T(1), exponent);
+SELSHARE_INLINE Lanes<T> load(const T* matrices, Lanes<T>* a, int n, int ld, int present) {
+    Lanes<T> largest = Constant<Lanes<T>>::of(0), down = Constant<Lanes<T>>::of(1), up = down;
+    for (int i = 0; i < n; ++i) {
+        if (present < Lanes<T>::count)
+            for (int j = 0; j <= i; ++j) a[i * ld + j] = Constant<Lanes<T>>::of(0);
+        for (int lane = 0; lane < present; ++lane) {
+            const T* row = matrices + (static_cast<std::int64_t>(lane) * n + i) * n;
+            for (int j = 0; j <= i; ++j) a[i * ld + j].value[lane] = row[j];
+        }
+        for (int j = 0; j <= i; ++j) {
+            const Lanes<T> size = magnitude(a[i * ld + j]);
+            largest = where(size > largest, size, largest);
         }
     }
+    for (int lane = 0; lane < present; ++lane) {
+        if (largest.value[lane] == 0) continue;
+        constexpr int limit = std::numeric_limits<T>::max_exponent - 3;
+        const int exponent = std::clamp(std::ilogb(largest.value[lane]), -limit, limit);
+        down.value[lane] = std::ldexp(T(1), -exponent);
+        up.value[lane] = std::ldexp(T(1), exponent);
+    }
     for (int i = 0; i < n; ++i)
-        for (int j = 0; j <= i; ++j) lower[i * n + j] = lower[i * n + j] * scale.down;
-    return scale;
+        for (int j = 0; j <= i; ++j) a[i * ld + j] = a[i * ld + j] * down;
+    return up;
 }
 
+// Eigenvalues into d, eigenvectors into the columns of z. Returns the lanes that did not converge.
 template <class T>
-SELSHARE_INLINE void rotate_pairs(const Rotation<Lanes<T>>& by, Lanes<T>* x, std::ptrdiff_t x_step, Lanes<T>* y,
-                                  std::ptrdiff_t y_step, int pairs) {
-    for (int k = 0; k < pairs; ++k) rotate(by, x[k * x_step], y[k * y_step]);
+SELSHARE_INLINE Mask<T> solve(const Block<T>& b) {
+    if (b.n <= LARGEST_FOR_JACOBI) return jacobi(b.a, b.n, b.ld, b.d, b.z);
+    tridiagonalise(b.a, b.n, b.ld, b.d, b.e, b.tau, b.v, b.w, b.next, b.p);
+    accumulate_reflectors(b.a, b.tau, b.n, b.ld, b.z);
+    ImplicitQL<T> iteration(b.d, b.e, b.n);
+    std::vector<Range> ranges(b.sweeps);
+    int held = 0, left = SWEEPS_PER_VALUE * b.n;
+    bool more = iteration.find_blocks();
+    while (more && left-- > 0) {
+        ranges[held] = iteration.sweep(b.turns + static_cast<std::ptrdiff_t>(held) * b.n);
+        ++held;
+        more = iteration.find_blocks();
+        if (held == b.sweeps || !more) {
+            apply_turns(b.z, b.n, b.ld, b.turns, b.n, ranges.data(), held);
+            held = 0;
+        }
+    }
+    return iteration.open();
 }
 
-// Diagonalises `lower` in place; rows of `vectors` become the eigenvectors. Returns the lanes that did not converge.
+// Multiplies each column of z by the sign that makes its largest-magnitude entry, the first such, positive.
 template <class T>
-SELSHARE_INLINE Mask<T> jacobi(Lanes<T>* lower, Lanes<T>* vectors, int n) {
+SELSHARE_INLINE void fix_signs(const Block<T>& b) {
     using L = Lanes<T>;
-    const L relative = Constant<L>::of(std::numeric_limits<T>::epsilon() / 2);
-    const L smallest = Constant<L>::of(std::numeric_limits<T>::min());
-    const L zero = Constant<L>::of(0);
-    for (int i = 0; i < n * n; ++i) vectors[i] = Constant<L>::of(i % (n + 1) == 0);
-    Mask<T> rotated{};
-    for (int sweep = 0; sweep < MOST_SWEEPS; ++sweep) {
-        rotated = Mask<T>{};
-        for (int p = 0; p < n; ++p)
-            for (int q = p + 1; q < n; ++q) {
-                L &pp = lower[p * n + p], &qq = lower[q * n + q], &pq = lower[q * n + p];
-                const auto by = jacobi_rotation(pp, qq, pq, relative, smallest);
-                const Mask<T> here = magnitude(by.tangent) > zero;
-                if (!any(here)) continue;
-                rotated = rotated | here;
-                pp = pp - by.tangent * pq;
-                qq = qq + by.tangent * pq;
-                pq = where(here, zero, pq);
-                rotate_pairs(by, lower + p * n, 1, lower + q * n, 1, p);
-                rotate_pairs(by, lower + (p + 1) * n + p, n, lower + q * n + p + 1, 1, q - p - 1);
-                rotate_pairs(by, lower + (q + 1) * n + p, n, lower + (q + 1) * n + q, n, n - q - 1);
-                rotate_pairs(by, vectors + p * n, 1, vectors + q * n, 1, n);
-            }
-        if (!any(rotated)) break;
-    }
-    return rotated;
+    const L zero = Constant<L>::of(0), one = Constant<L>::of(1);
+    for (int j = 0; j < b.n; ++j) b.v[j] = b.w[j] = zero;
+    for (int i = 0; i < b.n; ++i)
+        for (int j = 0; j < b.n; ++j) {
+            const L entry = b.z[i * b.ld + j], size = magnitude(entry);
+            const Mask<T> larger = size > b.v[j];
+            b.v[j] = where(larger, size, b.v[j]);
+            b.w[j] = where(larger, entry, b.w[j]);
+        }
+    for (int j = 0; j < b.n; ++j) b.w[j] = where(b.w[j] < zero, zero - one, one);
+    for (int i = 0; i < b.n; ++i)
+        for (int j = 0; j < b.n; ++j) b.z[i * b.ld + j] = b.z[i * b.ld + j] * b.w[j];
 }
 
-// Writes one matrix's result: values descending, vectors as columns with their largest-magnitude entry positive.
+// Writes the results of `present` lanes, values descending.
 template <class T>
-SELSHARE_INLINE void store(const Lanes<T>* lower, const Lanes<T>* rows, T up, int lane, int n, T* values, T* vectors,
-                           int* order) {
-    std::iota(order, order + n, 0);
-    const auto value = [&](int i) { return lower[i * n + i].value[lane]; };
-    std::stable_sort(order, order + n, [&](int a, int b) { return value(a) > value(b); });
-    for (int j = 0; j < n; ++j) {
-        const Lanes<T>* row = rows + order[j] * n;
-        T largest = 0;
-        for (int i = 0; i < n; ++i)
-            if (std::abs(row[i].value[lane]) > std::abs(largest)) largest = row[i].value[lane];
-        const T sign = largest < 0 ? -1 : 1;
-        for (int i = 0; i < n; ++i) vectors[i * n + j] = sign * row[i].value[lane];
-        values[j] = up * value(order[j]);
+SELSHARE_INLINE void store(const Block<T>& b, Lanes<T> up, int present, T* values, T* vectors, int* orders) {
+    const int n = b.n;
+    for (int lane = 0; lane < present; ++lane) {
+        int* order = orders + lane * n;
+        std::iota(order, order + n, 0);
+        std::stable_sort(order, order + n,
+                         [&](int i, int j) { return b.d[i].value[lane] > b.d[j].value[lane]; });
+        for (int j = 0; j < n; ++j) values[lane * n + j] = up.value[lane] * b.d[order[j]].value[lane];
     }
+    for (int i = 0; i < n; ++i)
+        for (int lane = 0; lane < present; ++lane) {
+            T* row = vectors + (static_cast<std::int64_t>(lane) * n + i) * n;
+            const int* order = orders + lane * n;
+            for (int j = 0; j < n; ++j) row[j] = b.z[i * b.ld + order[j]].value[lane];
+        }
+}
+
+// Solves `present` matrices, at most one per lane. Returns -1, or the position of one that did not converge.
+template <class T>
+SELSHARE_INLINE int solve_block(const T* matrices, T* values, T* vectors, int n, int present, Lanes<T>* memory,
+                                int* orders) {
+    const Block<T> block(memory, n);
+    const Lanes<T> up = load(matrices, block.a, n, block.ld, present);
+    const Mask<T> open = solve(block);
+    fix_signs(block);
+    store(block, up, present, values, vectors, orders);
+    for (int lane = 0; lane < present; ++lane)
+        if (open.value[lane] != 0) return lane;
+    return -1;
+}
+
+// One clone each; the loops over blocks call them, as a parallel loop inside a template would stay at the baseline.
+SELSHARE_CLONES int solve_lanes(const float* matrices, float* values, float* vectors, int n, int present,
+                                Lanes<float>* memory, int* orders) {
+    return solve_block(matrices, values, vectors, n, present, memory, orders);
+}
+SELSHARE_CLONES int solve_lanes(const double* matrices, double* values, double* vectors, int n, int present,
+                                Lanes<double>* memory, int* orders) {
+    return solve_block(matrices, values, vectors, n, present, memory, orders);
 }
 
 template <class T>
-SELSHARE_INLINE std::int64_t solve(const T* matrices, T* values, T* vectors, std::int64_t count, int n, int threads) {
+std::int64_t solve_all(const T* matrices, T* values, T* vectors, std::int64_t count, int n, int threads) {
     constexpr int width = Lanes<T>::count;
-    const std::int64_t blocks = (count + width - 1) / width;
-    const std::int64_t square = static_cast<std::int64_t>(n) * n;
+    const std::int64_t blocks = (count + width - 1) / width, square = static_cast<std::int64_t>(n) * n;
     threads = static_cast<int>(std::max<std::int64_t>(1, std::min<std::int64_t>(threads, blocks)));
-    Workspace<Lanes<T>> workspace(2 * square, threads);
-    std::vector<int> orders(static_cast<std::size_t>(n) * threads);
+    Workspace<Lanes<T>> workspace(Block<T>::vectors(n), threads);
+    Workspace<int> orders(static_cast<std::size_t>(n) * width, threads);
     std::int64_t failed = -1;
 #pragma omp parallel for num_threads(threads) schedule(dynamic)
     for (std::int64_t block = 0; block < blocks; ++block) {
-        Lanes<T>*lower = workspace.mine(), *rows = lower + square;
-        int* order = orders.data() + static_cast<std::size_t>(n) * thread_number();
         const std::int64_t first = block * width;
         const int present = static_cast<int>(std::min<std::int64_t>(width, count - first));
-        const Scale<T> scale = load(matrices + first * square, lower, n, present);
-        const Mask<T> open = jacobi(lower, rows, n);
-        for (int lane = 0; lane < present; ++lane) {
-            if (open.value[lane] != 0) {
-#pragma omp critical(selshare_eigh_failed)
-                failed = first + lane;
-            }
-            const std::int64_t matrix = first + lane;
-            store(lower, rows, scale.up.value[lane], lane, n, values + matrix * n, vectors + matrix * square, order);
+        const int open = solve_lanes(matrices + first * square, values + first * n, vectors + first * square, n,
+                                     present, workspace.mine(), orders.mine());
+        if (open >= 0) {
+#pragma omp atomic write
+            failed = first + open;
         }
     }
     return failed;
@@ -134,14 +179,14 @@ SELSHARE_INLINE std::int64_t solve(const T* matrices, T* values, T* vectors, std
 
 }  // namespace
 
-SELSHARE_CLONES std::int64_t batched_eigh(const float* matrices, float* values, float* vectors, std::int64_t count,
-                                          int n, int threads) {
-    return solve(matrices, values, vectors, count, n, threads);
+std::int64_t batched_eigh(const float* matrices, float* values, float* vectors, std::int64_t count, int n,
+                          int threads) {
+    return solve_all(matrices, values, vectors, count, n, threads);
 }
 
-SELSHARE_CLONES std::int64_t batched_eigh(const double* matrices, double* values, double* vectors, std::int64_t count,
-                                          int n, int threads) {
-    return solve(matrices, values, vectors, count, n, threads);
+std::int64_t batched_eigh(const double* matrices, double* values, double* vectors, std::int64_t count, int n,
+                          int threads) {
+    return solve_all(matrices, values, vectors, count, n, threads);
 }
 
 }  // namespace selshare

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 
 #include "cpu/dispatch.hpp"
 #include "numeric.hpp"
@@ -22,20 +23,22 @@ struct LaneInteger<double> {
     using type = std::int64_t;
 };
 
-// A condition per lane: all bits set where true.
-template <class T>
-struct Mask {
-    using Integer = typename LaneInteger<T>::type;
-    typedef Integer Vector __attribute__((vector_size(64)));
-    Vector value;
-};
-
 template <class T>
 struct Lanes {
     static constexpr int count = 64 / sizeof(T);
     typedef T Vector __attribute__((vector_size(64)));
     Vector value;
+};
 
+// A condition per lane: all bits set where true. Made from sign bits and applied by bits, as compilers do not turn
+// comparisons of vectors wider than the baseline's into the comparisons that a clone has.
+template <class T>
+struct Mask {
+    using Integer = typename LaneInteger<T>::type;
+    typedef Integer Vector __attribute__((vector_size(64)));
+    Vector value;
+
+    static SELSHARE_INLINE Mask negative(Vector x) { return {x >> (8 * static_cast<int>(sizeof(T)) - 1)}; }
 };
 
 template <class T>
@@ -43,6 +46,10 @@ struct Constant<Lanes<T>> {
     static SELSHARE_INLINE Lanes<T> of(double x) { return {typename Lanes<T>::Vector{} + static_cast<T>(x)}; }
 };
 
+template <class T>
+SELSHARE_INLINE typename Mask<T>::Vector bits(Lanes<T> a) {
+    return reinterpret_cast<typename Mask<T>::Vector>(a.value);
+}
 template <class T>
 SELSHARE_INLINE Lanes<T> operator+(Lanes<T> a, Lanes<T> b) {
     return {a.value + b.value};
@@ -60,12 +67,12 @@ SELSHARE_INLINE Lanes<T> operator/(Lanes<T> a, Lanes<T> b) {
     return {a.value / b.value};
 }
 template <class T>
-SELSHARE_INLINE Mask<T> operator>(Lanes<T> a, Lanes<T> b) {
-    return {a.value > b.value};
+SELSHARE_INLINE Mask<T> operator<(Lanes<T> a, Lanes<T> b) {
+    return Mask<T>::negative(bits(a - b));
 }
 template <class T>
-SELSHARE_INLINE Mask<T> operator<(Lanes<T> a, Lanes<T> b) {
-    return {a.value < b.value};
+SELSHARE_INLINE Mask<T> operator>(Lanes<T> a, Lanes<T> b) {
+    return b < a;
 }
 template <class T>
 SELSHARE_INLINE Mask<T> operator|(Mask<T> a, Mask<T> b) {
@@ -76,12 +83,19 @@ SELSHARE_INLINE Mask<T> operator&(Mask<T> a, Mask<T> b) {
     return {a.value & b.value};
 }
 template <class T>
+SELSHARE_INLINE Mask<T> operator~(Mask<T> a) {
+    return {~a.value};
+}
+template <class T>
 SELSHARE_INLINE Lanes<T> where(Mask<T> condition, Lanes<T> yes, Lanes<T> no) {
-    return {condition.value ? yes.value : no.value};
+    const auto chosen = (bits(yes) & condition.value) | (bits(no) & ~condition.value);
+    return {reinterpret_cast<typename Lanes<T>::Vector>(chosen)};
 }
 template <class T>
 SELSHARE_INLINE Lanes<T> magnitude(Lanes<T> a) {
-    return {a.value < 0 ? -a.value : a.value};
+    using Integer = typename Mask<T>::Integer;
+    const auto cleared = bits(a) & (typename Mask<T>::Vector{} + std::numeric_limits<Integer>::max());
+    return {reinterpret_cast<typename Lanes<T>::Vector>(cleared)};
 }
 template <class T>
 SELSHARE_INLINE Lanes<T> root(Lanes<T> a) {

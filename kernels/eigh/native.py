@@ -7,11 +7,24 @@ from torch import Tensor
 
 from selshare import _native
 
+from .reference import batched_eigh as by_lapack
+
+LARGEST = 200
+"""Matrices larger than this leave the cache in blocks of 8 or 16: LAPACK, one by one, is faster (measured)."""
+
+WORTH_A_LANE = 20
+"""LAPACK is also faster for fewer than ``n / 20`` matrices, as most lanes would idle (measured)."""
+
 
 def batched_eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Cyclic Jacobi. See :func:`selshare.kernels.batched_eigh`."""
-    matrices = matrices.contiguous()
+    """Cyclic Jacobi up to ``n = 8``, Householder tridiagonalisation and implicit QL above.
+
+    See :func:`selshare.kernels.batched_eigh`.
+    """
     count, n = matrices.shape[:2]
+    if n > LARGEST or count * WORTH_A_LANE < n:
+        return by_lapack(matrices)
+    matrices = matrices.contiguous()
     values = matrices.new_empty(count, n)
     vectors = matrices.new_empty(count, n, n)
     if values.numel() == 0:
