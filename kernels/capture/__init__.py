@@ -24,7 +24,8 @@ def capture_gradients(
     Parameters
     ----------
     delta : (G, B, O), float32 or float64
-        The derivative of the loss by the layer's output, branch by branch. Any strides.
+        The derivative of the loss by the layer's output, branch by branch. Any strides. ``delta`` and ``shared`` may
+        be float16 or bfloat16 beside a float32 accumulator: products and sums are float32 then.
     shared : (B, H) or (G, B, H)
         The layer's input: one for all branches, or one for each.
     accumulator : (G, O, H), contiguous
@@ -38,7 +39,7 @@ def capture_gradients(
     Raises
     ------
     TypeError
-        Where a tensor is neither float32 nor float64, or dtypes or devices differ.
+        Where dtypes or devices do not fit.
     ValueError
         Where shapes do not fit, the accumulator is not contiguous, or (``check_finite``) an input holds NaN or Inf.
     """
@@ -51,4 +52,4 @@ def capture_gradients(
     select("capture_gradients", delta.device)(delta.detach(), shared.detach(), accumulator.detach(), scale=scale)
 
 
-register("capture_gradients", __name__, ("native", "reference"))
+register("capture_gradients", __name__, ("triton", "native", "reference"))

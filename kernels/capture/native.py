@@ -12,6 +12,7 @@ from ..stacked_linear.native import delta_numbers, input_numbers, sizes
 
 def capture_gradients(delta: Tensor, shared: Tensor, accumulator: Tensor, *, scale: float) -> None:
     """See :func:`selshare.kernels.capture_gradients`."""
+    delta, shared = delta.to(accumulator.dtype), shared.to(accumulator.dtype)
     inputs = shared if shared.ndim == 3 else shared.unsqueeze(0)
     run = _native.capture_gradients_f32 if delta.dtype == torch.float32 else _native.capture_gradients_f64
     run(

@@ -7,4 +7,5 @@ from torch import Tensor
 
 def capture_gradients(delta: Tensor, shared: Tensor, accumulator: Tensor, *, scale: float) -> None:
     """``accumulator[g, o, h] += scale · Σ_b delta[g, b, o] · shared[b, h]``."""
-    accumulator.add_(delta.transpose(1, 2) @ shared, alpha=scale)
+    dtype = accumulator.dtype
+    accumulator.add_(delta.to(dtype).transpose(1, 2) @ shared.to(dtype), alpha=scale)

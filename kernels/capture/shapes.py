@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from ..checks import require_dimensions, require_float
 
+HALVES = (torch.float16, torch.bfloat16)
+
 
 def require_bank_shapes(delta: Tensor, shared: Tensor, state: Mapping[str, Tensor]) -> None:
     """Check ``delta (G, B, O)``, ``shared (B, H)`` or ``(G, B, H)``, and every ``state`` tensor ``(G, O, H)``.
+
+    All are float32 or all float64; or ``delta`` and ``shared`` are float16 or bfloat16 and the state float32.
 
     Raises
     ------
@@ -20,7 +25,9 @@ def require_bank_shapes(delta: Tensor, shared: Tensor, state: Mapping[str, Tenso
     require_dimensions(delta, "(G, B, O)", "delta")
     if shared.ndim not in (2, 3):
         raise ValueError(f"shared must have shape (B, H) or (G, B, H); it has shape {tuple(shared.shape)}.")
-    require_float(delta, "delta")
+    if delta.dtype not in HALVES:
+        require_float(delta, "delta")
+    kept = torch.float32 if delta.dtype in HALVES else delta.dtype
     branches, samples, outputs = delta.shape
     leading = (branches, samples) if shared.ndim == 3 else (samples,)
     if shared.shape[:-1] != leading:
@@ -30,9 +37,11 @@ def require_bank_shapes(delta: Tensor, shared: Tensor, state: Mapping[str, Tenso
         )
     expected = (branches, outputs, shared.shape[-1])
     for name, tensor in {"shared": shared, **state}.items():
-        if tensor.dtype != delta.dtype or tensor.device != delta.device:
+        wanted = delta.dtype if name == "shared" else kept
+        if tensor.dtype != wanted or tensor.device != delta.device:
             raise TypeError(
-                f"{name} is {tensor.dtype} on {tensor.device}, delta {delta.dtype} on {delta.device}; convert one."
+                f"{name} is {tensor.dtype} on {tensor.device}, delta {delta.dtype} on {delta.device}; {name} must be "
+                f"{wanted} there."
             )
     for name, tensor in state.items():
         if tensor.shape != expected:

@@ -47,7 +47,8 @@ def fused_sgd_step(
     Parameters
     ----------
     delta : (G, B, O), float32 or float64
-        The derivative of the loss by the layer's output. Any strides.
+        The derivative of the loss by the layer's output. Any strides. ``delta`` and ``shared`` may be float16 or
+        bfloat16 beside float32 weights and state.
     shared : (B, H) or (G, B, H)
         The layer's input: one for all branches, or one for each.
     weight : (G, O, H), contiguous
@@ -178,5 +179,5 @@ def _anything_to_do(delta: Tensor, shared: Tensor, state: dict[str, Tensor | Non
     return delta.shape[0] * delta.shape[2] * shared.shape[-1] > 0
 
 
-register("fused_sgd_step", __name__, ("native", "reference"))
-register("fused_adam_step", __name__, ("native", "reference"))
+register("fused_sgd_step", __name__, ("triton", "native", "reference"))
+register("fused_adam_step", __name__, ("triton", "native", "reference"))

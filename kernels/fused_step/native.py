@@ -29,6 +29,7 @@ def fused_sgd_step(
     rectify: bool,
 ) -> None:
     """See :func:`selshare.kernels.fused_sgd_step`."""
+    delta, shared = delta.to(weight.dtype), shared.to(weight.dtype)
     run = _native.fused_sgd_step_f32 if delta.dtype == torch.float32 else _native.fused_sgd_step_f64
     run(
         delta_numbers(delta),
@@ -61,6 +62,7 @@ def fused_adam_step(
     rectify: bool,
 ) -> None:
     """See :func:`selshare.kernels.fused_adam_step`."""
+    delta, shared = delta.to(weight.dtype), shared.to(weight.dtype)
     rate = lr / (1.0 - betas[0] ** step)
     root = 1.0 / math.sqrt(1.0 - betas[1] ** step)
     run = _native.fused_adam_step_f32 if delta.dtype == torch.float32 else _native.fused_adam_step_f64

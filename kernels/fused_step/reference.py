@@ -24,7 +24,7 @@ def fused_sgd_step(
     rectify: bool,
 ) -> None:
     """See :func:`selshare.kernels.fused_sgd_step`."""
-    gradient = _gradient(delta, shared, rectify).mul_(scale)
+    gradient = _gradient(delta.to(weight.dtype), shared.to(weight.dtype), rectify).mul_(scale)
     if accumulator is not None:
         accumulator.add_(gradient)
     direction = (-gradient if maximize else gradient).add_(weight, alpha=weight_decay)
@@ -53,7 +53,7 @@ def fused_adam_step(
     rectify: bool,
 ) -> None:
     """See :func:`selshare.kernels.fused_adam_step`."""
-    gradient = _gradient(delta, shared, rectify).mul_(scale)
+    gradient = _gradient(delta.to(weight.dtype), shared.to(weight.dtype), rectify).mul_(scale)
     if accumulator is not None:
         accumulator.add_(gradient)
     if maximize:

@@ -55,6 +55,15 @@ def test_any_small_shape_on_every_backend(G: int, B: int, N: int, H: int, per_br
         torch.testing.assert_close(accumulator.double(), wanted, rtol=0, atol=1e-5 * (1 + wanted.abs().max().item()))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_inputs_are_added_up_in_float32(backend: str, dtype: torch.dtype) -> None:
+    delta, shared = torch.randn(3, 40, 7).to(dtype), torch.randn(40, 11).to(dtype)
+    accumulator = torch.randn(3, 7, 11)
+    wanted = expected(delta, shared, accumulator, 0.5)
+    capture_gradients(delta, shared, accumulator, scale=0.5)
+    np.testing.assert_allclose(accumulator.numpy(), wanted, rtol=0, atol=2e-6 * np.abs(wanted).max())
+
+
 def test_strided_inputs(backend: str) -> None:
     delta = torch.randn(8, 6, 5).transpose(0, 1)  # (G, B, O) seen in a (B, G, O) tensor
     shared = torch.randn(7, 8).t()
@@ -104,8 +113,12 @@ def test_refusals() -> None:
         capture_gradients(delta, shared, accumulator[:1])
     with pytest.raises(ValueError, match="contiguous"):
         capture_gradients(delta, shared, torch.zeros(2, 5, 3).transpose(1, 2))
-    with pytest.raises(TypeError, match=r"delta has dtype torch\.float16"):
+    with pytest.raises(TypeError, match=r"shared is torch\.float32 .* must be torch\.float16"):
         capture_gradients(delta.half(), shared, accumulator)
+    with pytest.raises(TypeError, match=r"accumulator is torch\.float64 .* must be torch\.float32"):
+        capture_gradients(delta.half(), shared.half(), accumulator.double())
+    with pytest.raises(TypeError, match=r"delta has dtype torch\.int64"):
+        capture_gradients(delta.long(), shared.long(), accumulator.long())
     with pytest.raises(TypeError, match=r"shared is torch\.float64"):
         capture_gradients(delta, shared.double(), accumulator)
     delta[1, 2, 0] = float("nan")

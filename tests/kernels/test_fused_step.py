@@ -152,6 +152,19 @@ def test_rectify_is_the_relu_before_the_layer(backend: str) -> None:
     close(state[0], state[2], torch.float32)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_inputs_update_float32_weights(backend: str, dtype: torch.dtype) -> None:
+    delta, shared = torch.randn(3, 40, 7).to(dtype), torch.randn(3, 40, 11).to(dtype)
+    gradient = torch.einsum("gbo,gbh->goh", delta.double(), shared.double()).float()
+    weight, moments = torch.zeros(3, 7, 11), [torch.zeros(3, 7, 11) for _ in range(3)]
+    fused_sgd_step(delta, shared, weight, None, moments[0], lr=0.5)
+    close(moments[0], gradient, torch.float32)
+    close(weight, -0.5 * gradient, torch.float32)
+    fused_adam_step(delta, shared, weight, moments[1], moments[2], None, step=1, lr=0.1, betas=(0.5, 0.5))
+    close(moments[1], 0.5 * gradient, torch.float32)
+    close(moments[2], 0.5 * gradient.square(), torch.float32)
+
+
 def test_strided_inputs(backend: str) -> None:
     delta, shared = torch.randn(8, 6, 5).transpose(0, 1), torch.randn(6, 7, 8).transpose(1, 2)
     weight = torch.zeros(6, 5, 7)

@@ -1,0 +1,57 @@
+"""A launch of a Triton kernel as data: what the GPU runs is also what the ahead-of-time checks compile and count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import triton.language as tl
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A kernel, its arguments and how it is compiled.
+
+    Attributes
+    ----------
+    kernel
+        The function decorated with ``triton.jit``.
+    programs
+        How many instances run: a grid of one dimension, which may have 2³¹ − 1.
+    arguments
+        By the names of the kernel's parameters: tensors, numbers, ``None``, and the compile-time constants.
+    warps, stages
+        Warps per program; depth of the software pipeline of loads in a loop with ``tl.dot``.
+    fuse
+        Whether products and sums may become fused multiply-adds.
+    registers
+        The most registers a thread may use; ``None`` leaves it to the compiler.
+    """
+
+    kernel: Any
+    programs: int
+    arguments: Mapping[str, Any]
+    warps: int = 4
+    stages: int = 2
+    fuse: bool = True
+    registers: int | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The compiler's options."""
+        return {
+            "num_warps": self.warps,
+            "num_stages": self.stages,
+            "enable_fp_fusion": self.fuse,
+            "maxnreg": self.registers,
+        }
+
+    def run(self) -> None:
+        """Launch on the current stream; does not wait for the result."""
+        self.kernel[(self.programs,)](**self.arguments, **self.options)
+
+
+def index_type(*extents: int) -> Any:
+    """The type of offsets within a tile that reaches over so many numbers: int32 where it can hold them."""
+    return tl.int32 if max(extents) < 2**31 else tl.int64
