@@ -185,6 +185,7 @@ void find_segments(Backward<T>& job) {
 
 template <class T>
 void stacked_linear(const Inputs<T>& inputs, Sizes sizes, const T* weight, const T* bias, T* outputs, int threads) {
+    threads = useful_threads(threads, sizes.multiply_adds(inputs.features));
     const Index most = std::max<Index>(1, sizes.outputs / (4 * TILE_ROWS));
     const Index blocks = std::clamp<Index>(2 * threads / std::max<Index>(sizes.layers, 1), 1, most);
     const Index rows = (sizes.outputs + blocks - 1) / blocks;
@@ -202,6 +203,7 @@ void stacked_linear(const Inputs<T>& inputs, Sizes sizes, const T* weight, const
 template <class T>
 void stacked_linear_backward(const Delta<T>& delta, const Inputs<T>& inputs, Sizes sizes, const T* weight,
                              T* grad_inputs, T* grad_bias, int threads) {
+    threads = useful_threads(threads, sizes.multiply_adds(inputs.features));
     Backward<T> job{delta, inputs, sizes, weight, grad_inputs, grad_bias, {}, {}, false};
     find_segments(job);
     const Index segments = static_cast<Index>(job.start.size()) - 1, size = inputs.features * sizes.samples;

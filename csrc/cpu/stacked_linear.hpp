@@ -20,6 +20,8 @@ struct Inputs {
 // G, B, O of the layers.
 struct Sizes {
     Index layers, samples, outputs;
+
+    Index multiply_adds(Index features) const { return layers * samples * outputs * features; }
 };
 
 // outputs (G, O, B) = weight (G, O, I) · inputsᵀ + bias (G, O); bias may be null.

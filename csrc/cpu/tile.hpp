@@ -22,6 +22,11 @@ constexpr int LANES = BYTES / static_cast<int>(sizeof(T));
 template <class T, int BYTES>
 constexpr int PANEL = (BYTES == 64 ? 4 : 2) * LANES<T, BYTES>;
 
+// No more threads than have some ten microseconds of work each.
+inline int useful_threads(int threads, Index multiply_adds) {
+    return static_cast<int>(std::clamp<Index>(multiply_adds >> 18, 1, threads));
+}
+
 // A matrix or vector somewhere in memory: element (i, j) at data[i * row + j * column].
 template <class T>
 struct Strided {

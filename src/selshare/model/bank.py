@@ -112,8 +112,16 @@ class BranchBank(nn.Module):
         Tensor
             ``(G, B, F)``.
         """
+        features, rectify = self.unrectified(shared)
+        return torch.relu(features) if rectify else features
+
+    def unrectified(self, shared: Tensor) -> tuple[Tensor, bool]:
+        """:meth:`forward`, but a ReLU at the end may be left for whatever reads the features: ``True`` if it is.
+
+        Heads apply it as they read, so that its result is never stored.
+        """
         layers = self._plain_layers()
-        return self._vectorised(shared) if layers is None else _run_layers(layers, shared)
+        return (self._vectorised(shared), False) if layers is None else _run_layers(layers, shared)
 
     def _plain_layers(self) -> list[nn.Module] | None:
         """The layers in order if all of them have a stacked form and the first is Linear, else ``None``."""
@@ -165,17 +173,23 @@ def stacked_tensors(bank: BranchBank) -> dict[str, Tensor]:
     return _tensors(bank.stacked)
 
 
-def _run_layers(layers: list[nn.Module], shared: Tensor) -> Tensor:
-    """Linear, activation and dropout layers on the stack: ``(B, H)`` → ``(G, B, F)``."""
+def _run_layers(layers: list[nn.Module], shared: Tensor) -> tuple[Tensor, bool]:
+    """Linear, activation and dropout layers on the stack: ``(B, H)`` → ``(G, B, F)``, and whether a ReLU is due.
+
+    A ReLU waits for the Linear layer after it, which applies it as it reads.
+    """
     first, *rest = layers
     assert isinstance(first, nn.Linear)
-    features = fork_linear(shared, first.weight, first.bias)
+    features, rectify = fork_linear(shared, first.weight, first.bias), False
     for layer in rest:
         if isinstance(layer, nn.Linear):
-            features = stacked_linear(features, layer.weight, layer.bias)
+            features = stacked_linear(features, layer.weight, layer.bias, rectify=rectify)
+            rectify = False
+        elif type(layer) is nn.ReLU:
+            rectify = True
         else:
-            features = layer(features)
-    return features
+            features, rectify = layer(torch.relu(features) if rectify else features), False
+    return features, rectify
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:

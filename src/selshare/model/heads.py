@@ -35,7 +35,7 @@ class Heads(nn.Module):
         self._widths = tuple(layout.widths)
         self.register_buffer("_columns", _column_order(layout), persistent=False)
 
-    def forward(self, features: Tensor, assignment: Tensor | None) -> Tensor:
+    def forward(self, features: Tensor, assignment: Tensor | None, *, rectify: bool = False) -> Tensor:
         """Outputs of all tasks.
 
         Parameters
@@ -44,6 +44,8 @@ class Heads(nn.Module):
             ``(G, B, F)`` from the bank.
         assignment
             ``(T,)`` the branch of each task, or ``None`` when task ``t`` reads branch ``t``.
+        rectify
+            Read the features through a ReLU.
 
         Returns
         -------
@@ -52,16 +54,20 @@ class Heads(nn.Module):
         """
         parts = []
         for width in self._widths:
-            members = self.get_buffer(f"members_{width}")
-            if assignment is not None:
-                own = features.index_select(0, assignment[members])
-            else:
-                own = features if len(self._widths) == 1 else features.index_select(0, members)
-            outputs = stacked_linear(own, self.weights[str(width)], self.biases[str(width)])
+            source = self._source(width, assignment)
+            weight, bias = self.weights[str(width)], self.biases[str(width)]
+            outputs = stacked_linear(features, weight, bias, source=source, rectify=rectify)
             parts.append(outputs.transpose(0, 1).flatten(1))
         if len(parts) == 1:
             return parts[0]
         return torch.cat(parts, dim=1).index_select(1, self.get_buffer("_columns"))
+
+    def _source(self, width: int, assignment: Tensor | None) -> Tensor | None:
+        """The branch each head of one width reads; ``None`` if they are all branches in order."""
+        members = self.get_buffer(f"members_{width}")
+        if assignment is not None:
+            return assignment[members]
+        return None if len(self._widths) == 1 else members
 
 
 def _column_order(layout: TaskLayout) -> Tensor:

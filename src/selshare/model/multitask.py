@@ -108,7 +108,8 @@ class MultiTaskModel(nn.Module):
 
     def outputs_from(self, shared: Tensor) -> Tensor:
         """Raw outputs ``(B, output_width)`` for a shared representation."""
-        outputs: Tensor = self.heads(self.bank(shared), None if self._one_to_one else self.assignment)
+        features, rectify = self.bank.unrectified(shared)
+        outputs: Tensor = self.heads(features, None if self._one_to_one else self.assignment, rectify=rectify)
         return outputs
 
     def split(self, outputs: Tensor) -> dict[str, Tensor]:

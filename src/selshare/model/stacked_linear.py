@@ -1,26 +1,98 @@
-"""Linear layers of a bank."""
+"""Linear layers of a bank and of its heads, with autograd.
+
+On the CPU the products run in :mod:`selshare.kernels`, forward and backward, and a weight's gradient may stay
+unformed (:mod:`.lazy_gradient`). Where tensors are not plain memory in float32 or float64, on other devices, under
+``torch.compile``, autocast or ``torch.func``, the same layers are plain torch operations. Both can be
+differentiated twice.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from ..kernels import stacked_linear as run_layers
+from ..kernels import stacked_linear_backward, weight_gradient
+from ..kernels.checks import FLOATS
+from ..kernels.stacked_linear import reference
+from .lazy_gradient import Factors, LazyGradient, lazy_gradient_allowed
 
 
 def fork_linear(shared: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The first layer: all branches read the same input, so it is one matrix product.
+    """The first layer: all branches read the same input.
 
-    ``shared (B, H)``, ``weight (G, O, H)``, ``bias (G, O)`` → ``(G, B, O)``, strided: in memory it is ``(B, G, O)``.
+    ``shared (B, H)``, ``weight (G, O, H)``, ``bias (G, O)`` → ``(G, B, O)``.
     """
-    outputs = functional.linear(shared, weight.flatten(0, 1), None if bias is None else bias.flatten())
-    return outputs.view(len(shared), *weight.shape[:2]).transpose(0, 1)
+    return stacked_linear(shared.unsqueeze(0), weight, bias)
 
 
-def stacked_linear(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A later layer: each branch reads its own input, a batched product.
+def stacked_linear(
+    features: Tensor, weight: Tensor, bias: Tensor | None, *, source: Tensor | None = None, rectify: bool = False
+) -> Tensor:
+    """A later layer, or heads: layer g reads ``features[source[g]]``, after a ReLU if ``rectify``.
 
-    ``features (G, B, I)``, ``weight (G, O, I)``, ``bias (G, O)`` → ``(G, B, O)``.
+    ``features (S, B, I)``, ``weight (G, O, I)``, ``bias (G, O)``, ``source (G,)`` → ``(G, B, O)``. Without ``source``
+    layer g reads ``features[g]``. See :func:`selshare.kernels.stacked_linear`.
     """
-    if bias is None:
-        return torch.bmm(features, weight.transpose(1, 2))
-    return torch.baddbmm(bias.unsqueeze(1), features, weight.transpose(1, 2))
+    if not _plain_memory(features, weight, bias):
+        return reference.stacked_linear(features, weight, bias, source, rectify)
+    outputs: Tensor = _StackedLinear.apply(features, weight, bias, source, rectify)
+    return outputs
+
+
+def _plain_memory(*tensors: Tensor | None) -> bool:
+    """Whether all tensors are float32 or all float64, in the CPU's memory, and nothing traces or wraps them."""
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return False
+    if torch._C._are_functorch_transforms_active():
+        return False
+    present = [tensor for tensor in tensors if tensor is not None]
+    dtype = present[0].dtype
+    return dtype in FLOATS and all(t.dtype == dtype and t.device.type == "cpu" and _has_memory(t) for t in present)
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    """Whether a tensor is an array in memory: not batched by vmap, not fake."""
+    try:
+        tensor.data_ptr()
+    except RuntimeError:
+        return False
+    return True
+
+
+class _StackedLinear(torch.autograd.Function):
+    """The layers on the CPU's kernels."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, inputs: Tensor, weight: Tensor, bias: Tensor | None, source: Tensor | None, rectify: bool
+    ) -> Tensor:
+        """Keep inputs and weight: what autograd would keep, without the ReLU's result."""
+        ctx.save_for_backward(inputs, weight, source)
+        ctx.rectify = rectify
+        ctx.lazy = lazy_gradient_allowed(weight)
+        return run_layers(inputs, weight, bias, source=source, rectify=rectify)
+
+    @staticmethod
+    def backward(ctx: Any, *deltas: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        """By the kernels; in plain torch where this is to be differentiated again, or is batched by vmap."""
+        (delta,) = deltas
+        inputs, weight, source = ctx.saved_tensors
+        wants_inputs, wants_weight, wants_bias = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled() or not _has_memory(delta):
+            by_inputs, by_bias = reference.stacked_linear_backward(
+                delta, inputs, weight, source, ctx.rectify, wants_inputs, wants_bias
+            )
+            by_weight = reference.weight_gradient(delta, inputs, source, ctx.rectify) if wants_weight else None
+            return by_inputs, by_weight, by_bias, None, None
+        by_inputs, by_bias = stacked_linear_backward(
+            delta, inputs, weight, source=source, rectify=ctx.rectify, needs_inputs=wants_inputs, needs_bias=wants_bias
+        )
+        by_weight = None
+        if wants_weight and ctx.lazy:
+            by_weight = LazyGradient(Factors(delta.detach(), inputs.detach(), source, ctx.rectify))
+        elif wants_weight:
+            by_weight = weight_gradient(delta, inputs, source=source, rectify=ctx.rectify)
+        return by_inputs, by_weight, by_bias, None, None
