@@ -1,6 +1,7 @@
 """Train many tasks at once, learn during training which belong together, and merge their branches."""
 
 from .model import BranchBank, MultiTaskModel, Prediction
+from .optim import BankAdam, BankAdamW, BankSGD
 from .sharing import MergePlan, SelectiveSharing, SharingEvent
 from .tasks import Task
 from .training import History, Trainer, evaluate
@@ -8,6 +9,9 @@ from .training import History, Trainer, evaluate
 __version__ = "0.1.0"
 
 __all__ = [
+    "BankAdam",
+    "BankAdamW",
+    "BankSGD",
     "BranchBank",
     "History",
     "MergePlan",

@@ -8,6 +8,7 @@ from .lock import Lock
 from .merge import apply, replay
 from .plan import RULES, MergePlan, plan_merges
 from .selective import SelectiveSharing
+from .sketched_capture import SketchedCapture
 
 __all__ = [
     "CRITERIA",
@@ -22,6 +23,7 @@ __all__ = [
     "MergePlan",
     "SelectiveSharing",
     "SharingEvent",
+    "SketchedCapture",
     "apply",
     "embed",
     "plan_merges",

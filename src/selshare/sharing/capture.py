@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from ..model import MultiTaskModel
+from ..model.lazy_gradient import add_gradient
+from .sketched_capture import SketchedCapture
 
 
 @runtime_checkable
@@ -43,7 +45,9 @@ class GradientCapture:
 
     A hook on the parameter adds up the gradient of every backward in training mode, before it reaches ``.grad``: the
     optimizer, clipping, ``zero_grad`` and gradient accumulation do not matter. One pass over the gradient per
-    backward; one buffer of the weight's size, float32 (float64 for a float64 weight), allocated once. A loss that was
+    backward, and none with the optimizers of :mod:`selshare.optim`, whose step captures as it goes (a gradient that
+    is dropped before a step is then not captured); one buffer of the weight's size, float32 (float64 for a float64
+    weight), allocated once. A loss that was
     scaled before ``backward`` gives gradients of that scale; only their direction is used afterwards. (A scale so
     large that a float16 gradient overflows leaves Inf, which is an error at the end of the epoch: use bfloat16.)
     """
@@ -104,7 +108,7 @@ class GradientCapture:
             )
         if gradient.device != accumulator.device:  # the model was moved after attach()
             self._buffer = accumulator = accumulator.to(gradient.device)
-        accumulator.add_(gradient.detach())
+        add_gradient(accumulator, gradient)
 
     def _started(self) -> MultiTaskModel:
         """The model, once started."""
@@ -119,7 +123,10 @@ class GradientCapture:
         return self._buffer
 
 
-CAPTURES: dict[str, Callable[[Mapping[str, Any]], Capture]] = {"exact": lambda settings: GradientCapture()}
+CAPTURES: dict[str, Callable[[Mapping[str, Any]], Capture]] = {
+    "exact": lambda settings: GradientCapture(),
+    "sketch": lambda settings: SketchedCapture(settings["sketch_size"], settings["seed"]),
+}
 
 
 def make_capture(settings: Mapping[str, Any]) -> Capture:

@@ -50,10 +50,13 @@ class SelectiveSharing:
         Epochs before the first merge. In these, branches are captured, embedded and clustered as ever and the event
         shows the clusters, but nothing merges and the lock's patience does not run.
     capture
-        How gradients are come by: ``"exact"`` adds them up over the epoch. One of
+        How gradients are come by: ``"exact"`` adds them up over the epoch; ``"sketch"`` adds up their random
+        projections, ``sketch_size`` numbers a branch (:class:`SketchedCapture`). One of
         ``selshare.sharing.capture.CAPTURES``.
+    sketch_size
+        Numbers per branch of the sketched capture; at least the outputs of a branch's first layer.
     seed
-        Of the random criterion.
+        Of the random criterion and of the sketch's directions.
 
     Attributes
     ----------
@@ -82,6 +85,7 @@ class SelectiveSharing:
         patience: int = 3,
         warmup: int = 0,
         capture: str = "exact",
+        sketch_size: int = 1000,
         seed: int = 0,
     ) -> None:
         name, self._criterion = find_criterion(criterion)
@@ -97,6 +101,7 @@ class SelectiveSharing:
             "patience": patience,
             "warmup": warmup,
             "capture": capture,
+            "sketch_size": sketch_size,
             "seed": seed,
         }
         _check_settings(self.settings)
@@ -326,7 +331,15 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
         raise ValueError(f"cluster_selection_method is 'eom' or 'leaf', not {settings['cluster_selection_method']!r}.")
     if not 0.0 <= settings["relative_error"] < 1.0:
         raise ValueError(f"relative_error must be at least 0 and below 1; it is {settings['relative_error']}.")
-    least = {"min_cluster_size": 2, "min_samples": 1, "patience": 1, "warmup": 0, "seed": 0, "max_rank": 1}
+    least = {
+        "min_cluster_size": 2,
+        "min_samples": 1,
+        "patience": 1,
+        "warmup": 0,
+        "seed": 0,
+        "max_rank": 1,
+        "sketch_size": 1,
+    }
     for name, lowest in least.items():
         value = settings[name]
         if name == "max_rank" and value is None:

@@ -14,6 +14,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from ..data import Problem, Recipe
 from ..model import MultiTaskModel
+from ..optim import BankAdam, BankAdamW, BankSGD
 from ..sharing import CRITERIA, SelectiveSharing
 from ..tasks import TaskLayout
 from .evaluation import evaluate
@@ -142,8 +143,8 @@ def make_optimizer(recipe: Recipe) -> MakeOptimizer:
     """A function that builds the recipe's optimizer from parameters."""
     decay = recipe.weight_decay
     if recipe.optimizer == "sgd":
-        return partial(torch.optim.SGD, lr=recipe.lr, momentum=recipe.momentum, weight_decay=decay)
-    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+        return partial(BankSGD, lr=recipe.lr, momentum=recipe.momentum, weight_decay=decay)
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {"adam": BankAdam, "adamw": BankAdamW}
     return partial(kinds[recipe.optimizer], lr=recipe.lr, weight_decay=decay)
 
 

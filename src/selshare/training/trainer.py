@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from ..model import MultiTaskModel
 from ..objectives import TaskLosses, check_finite_losses, weighted_sum
+from ..optim import BankAdam
 from ..sharing import SelectiveSharing
 from .batches import Data, as_loader, to_device
 from .evaluation import Evaluation, evaluate
@@ -34,7 +35,8 @@ class Trainer:
         The model; it is trained in place, on the device it is on.
     optimizer
         An optimizer built from ``model.parameters()``, or a function that builds one from them, such as
-        ``partial(torch.optim.SGD, lr=0.02, momentum=0.5)``. Adam with its default rate, 0.001, when ``None``.
+        ``partial(selshare.optim.BankSGD, lr=0.02, momentum=0.5)``. BankAdam with its default rate, 0.001, when
+        ``None``. Any optimizer of torch's will do; those of :mod:`selshare.optim` never form a bank's gradients.
     sharing
         How branches merge; never, when ``None`` (the paper's MTL baseline).
     scheduler
@@ -216,7 +218,7 @@ def _built(optimizer: Optimizer | MakeOptimizer | None, model: MultiTaskModel) -
     """The optimizer, built from the model's parameters where a function was given."""
     if isinstance(optimizer, Optimizer):
         return optimizer
-    return (optimizer or torch.optim.Adam)(model.parameters())
+    return (optimizer or BankAdam)(model.parameters())
 
 
 def _one_direction(model: MultiTaskModel) -> bool:
