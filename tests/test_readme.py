@@ -1,4 +1,4 @@
-"""The README's Python examples run, in order, as a reader would run them."""
+"""The Python examples of README and user guide run, in order, as a reader would run them."""
 
 from __future__ import annotations
 
@@ -8,20 +8,36 @@ from typing import Any
 
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
 
 
-def test_the_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
-    examples = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def run_examples(page: str) -> dict[str, Any]:
+    """Execute all Python blocks of a page in one namespace."""
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
     assert len(examples) >= 2
     names: dict[str, Any] = {}
     for example in examples:
-        exec(compile(example, "README.md", "exec"), names)
-    printed = capsys.readouterr().out
-    assert "'century'" in printed, "the drop-in example prints a figure per task"
+        exec(compile(example, page, "exec"), names)
+    return names
+
+
+def test_the_readmes_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
+    names = run_examples("README.md")
+    assert "'century'" in capsys.readouterr().out, "the drop-in example prints a figure per task"
     assert names["event"].branches_after >= 1
 
 
+def test_the_guides_examples_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = run_examples("docs/guide.md")
+    assert (tmp_path / "history.json").exists()
+    assert [event.epoch for event in names["sharing"].events] == [1, 2, 3]
+    assert names["sharing"].events[0].merged == (), "the first epoch is warm-up"
+
+
 def test_it_shows_both_commands() -> None:
-    assert "make train" in README
-    assert "make test" in README
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "make train" in readme
+    assert "make test" in readme
