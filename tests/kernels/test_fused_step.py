@@ -165,6 +165,14 @@ def test_half_precision_inputs_update_float32_weights(backend: str, dtype: torch
     close(moments[2], 0.5 * gradient.square(), torch.float32)
 
 
+def test_autograd_notices_the_change(backend: str) -> None:
+    weight = torch.ones(2, 3, 4, requires_grad=True)
+    loss = (weight**2).sum()
+    fused_sgd_step(torch.randn(2, 5, 3), torch.randn(5, 4), weight, None, None, lr=0.1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_strided_inputs(backend: str) -> None:
     delta, shared = torch.randn(8, 6, 5).transpose(0, 1), torch.randn(6, 7, 8).transpose(1, 2)
     weight = torch.zeros(6, 5, 7)

@@ -50,9 +50,10 @@ class SelectiveSharing:
         Epochs before the first merge. In these, branches are captured, embedded and clustered as ever and the event
         shows the clusters, but nothing merges and the lock's patience does not run.
     capture
-        How gradients are come by: ``"exact"`` adds them up over the epoch; ``"sketch"`` adds up their random
-        projections, ``sketch_size`` numbers a branch (:class:`SketchedCapture`). One of
-        ``selshare.sharing.capture.CAPTURES``.
+        How gradients are come by: ``"exact"`` adds them up over the epoch; ``"free"`` reads them off the displacement
+        of SGD, at no cost per step, where that is exact, and adds them up where it is not (:class:`FreeCapture`);
+        ``"sketch"`` adds up their random projections, ``sketch_size`` numbers a branch (:class:`SketchedCapture`).
+        One of ``selshare.sharing.capture.CAPTURES``.
     sketch_size
         Numbers per branch of the sketched capture; at least the outputs of a branch's first layer.
     seed
