@@ -1,0 +1,107 @@
+"""The launches that are compiled and counted: every Triton kernel at the sizes it is made for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from selshare.kernels.gradient_tile import gradient_launch
+from selshare.kernels.launch import Launch
+
+B, O, H = 64, 100, 300  # noqa: E741 -- batch, outputs and inputs of the layer at the fork
+BF16 = torch.bfloat16
+SGD = {"sign": 1.0, "lr": 0.02, "weight_decay": 0.0, "momentum": 0.5, "keep": 1.0}
+ADAM = {
+    **{"sign": 1.0, "lr": 0.001, "weight_decay": 0.0, "shrink": 1.0, "keep": 0.1, "beta2": 0.999},
+    **{"keep2": 0.001, "root": 0.03, "eps": 1e-8},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel at work.
+
+    Attributes
+    ----------
+    operation, variant
+        What it computes, and on what.
+    launch
+        The launch for a given size, e.g. number of branches.
+    size, counted_size, huge_size
+        The size that times are predicted for, a smaller one whose loads and stores are counted, and one at which
+        offsets pass 2³¹.
+    least
+        The fewest bytes that can move for a size: every input read once, every result written once.
+    flops, arithmetic
+        Floating-point operations for a size, and the units that do them: "fp32", "tf32" or "fp64".
+    separate
+        Bytes that torch's separate operations move for a size, each reading its inputs and writing its results once.
+    """
+
+    operation: str
+    variant: str
+    launch: Callable[[int], Launch]
+    size: int
+    counted_size: int
+    huge_size: int
+    least: Callable[[int], int]
+    flops: Callable[[int], int]
+    separate: Callable[[int], int]
+    arithmetic: str = "fp32"
+
+
+def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A tensor without memory: launches look at shapes and strides only."""
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def delta(G: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """As the layer at the fork leaves it: ``(B, G, O)`` in memory."""
+    return numbers(B, G, O, dtype=dtype).transpose(0, 1)
+
+
+def _gradient(variant: str, passes: int, separate: int, launch: Callable[[int], Launch], *, half: bool = False) -> Case:
+    """A case of the gradient kernel: ``passes`` over the weights' size, ``separate`` ones in torch's way."""
+    inputs = 2 if half else 4
+
+    def moved(G: int, passes: int) -> int:
+        return 4 * passes * G * O * H + inputs * (G * B * O + B * H)
+
+    return Case(
+        variant.split(",")[0],
+        variant.partition(", ")[2],
+        launch,
+        size=1000,
+        counted_size=30,
+        huge_size=80_000,
+        least=lambda G: moved(G, passes),
+        flops=lambda G: 2 * G * B * O * H,
+        separate=lambda G: moved(G, separate),
+        arithmetic="tf32" if half else "fp32",
+    )
+
+
+def _sgd(G: int, delta: Tensor, dtype: torch.dtype = torch.float32) -> Launch:
+    weight = numbers(G, O, H)
+    shared = numbers(B, H, dtype=dtype)
+    return gradient_launch(delta, shared, weight, weight=weight, first=weight, rule="sgd", **SGD)
+
+
+def _adam(G: int, delta: Tensor) -> Launch:
+    weight = numbers(G, O, H)
+    return gradient_launch(
+        delta, numbers(B, H), weight, weight=weight, first=weight, second=weight, rule="adam", **ADAM
+    )
+
+
+# torch writes the gradient, reads it to capture it and reads it again to update.
+CASES = [
+    _gradient("capture_gradients", 2, 4, lambda G: gradient_launch(delta(G), numbers(B, H), numbers(G, O, H))),
+    _gradient("fused_sgd_step", 6, 9, lambda G: _sgd(G, delta(G))),
+    _gradient("fused_sgd_step, branch by branch", 6, 9, lambda G: _sgd(G, numbers(G, B, O))),
+    _gradient("fused_sgd_step, bfloat16 input", 6, 9, lambda G: _sgd(G, delta(G, BF16), BF16), half=True),
+    _gradient("fused_adam_step", 8, 11, lambda G: _adam(G, delta(G))),
+]
