@@ -10,6 +10,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..backend import register, select
+from ..changes import mark_changed
 from ..checks import require_finite
 from .shapes import require_bank_shapes
 
@@ -50,6 +51,7 @@ def capture_gradients(
     if accumulator.numel() == 0:
         return
     select("capture_gradients", delta.device)(delta.detach(), shared.detach(), accumulator.detach(), scale=scale)
+    mark_changed(accumulator)
 
 
 register("capture_gradients", __name__, ("triton", "native", "reference"))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from selshare import _native
 
-from ..stacked_linear.native import delta_numbers, input_numbers, mark_changed, sizes
+from ..stacked_linear.native import delta_numbers, input_numbers, sizes
 
 
 def capture_gradients(delta: Tensor, shared: Tensor, accumulator: Tensor, *, scale: float) -> None:
@@ -23,4 +23,3 @@ def capture_gradients(delta: Tensor, shared: Tensor, accumulator: Tensor, *, sca
         scale,
         torch.get_num_threads(),
     )
-    mark_changed(accumulator)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..backend import register, select
 from ..capture.shapes import require_bank_shapes
+from ..changes import mark_changed
 from ..checks import require_finite
 
 __all__ = ["fused_adam_step", "fused_sgd_step"]
@@ -98,6 +99,7 @@ def fused_sgd_step(
         scale=scale,
         rectify=rectify,
     )
+    mark_changed(weight, momentum_buffer, accumulator)
 
 
 def fused_adam_step(
@@ -168,6 +170,7 @@ def fused_adam_step(
         scale=scale,
         rectify=rectify,
     )
+    mark_changed(weight, exp_avg, exp_avg_sq, accumulator)
 
 
 def _anything_to_do(delta: Tensor, shared: Tensor, state: dict[str, Tensor | None], check_finite: bool) -> bool:

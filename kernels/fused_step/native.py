@@ -9,7 +9,7 @@ from torch import Tensor
 
 from selshare import _native
 
-from ..stacked_linear.native import delta_numbers, input_numbers, mark_changed, sizes
+from ..stacked_linear.native import delta_numbers, input_numbers, sizes
 
 
 def fused_sgd_step(
@@ -41,7 +41,6 @@ def fused_sgd_step(
         maximize,
         torch.get_num_threads(),
     )
-    mark_changed(weight, momentum_buffer, accumulator)
 
 
 def fused_adam_step(
@@ -77,7 +76,6 @@ def fused_adam_step(
         maximize,
         torch.get_num_threads(),
     )
-    mark_changed(weight, exp_avg, exp_avg_sq, accumulator)
 
 
 def _address(tensor: Tensor | None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..backend import register, select
+from ..changes import mark_changed
 from ..checks import require_dimensions, require_finite, require_float
 from .projection import SketchProjection
 
@@ -78,6 +79,7 @@ def sketch_gradients(
     select("sketch_gradients", delta.device)(
         delta.detach(), shared.detach(), accumulator.detach(), projection.directions, scale=scale
     )
+    mark_changed(accumulator)
 
 
 def _require_shapes(delta: Tensor, shared: Tensor, accumulator: Tensor, projection: SketchProjection) -> None:

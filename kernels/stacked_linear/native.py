@@ -28,13 +28,6 @@ def sizes(delta: Tensor) -> tuple[int, int, int]:
     return layers, samples, outputs
 
 
-def mark_changed(*tensors: Tensor | None) -> None:
-    """Tell autograd that these were changed in place, so that a graph that saved one refuses to use it."""
-    for tensor in tensors:
-        if tensor is not None:
-            torch.autograd.graph.increment_version(tensor)
-
-
 def stacked_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, source: Tensor | None, rectify: bool) -> Tensor:
     """See :func:`selshare.kernels.stacked_linear`."""
     layers, outputs, _ = weight.shape
