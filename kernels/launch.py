@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import triton.language as tl
 
 
@@ -21,6 +22,8 @@ class Launch:
         How many instances run: a grid of one dimension, which may have 2³¹ − 1.
     arguments
         By the names of the kernel's parameters: tensors, numbers, ``None``, and the compile-time constants.
+    changed
+        The names of the arguments that are changed in place.
     warps, stages
         Warps per program; depth of the software pipeline of loads in a loop with ``tl.dot``.
     fuse
@@ -32,6 +35,7 @@ class Launch:
     kernel: Any
     programs: int
     arguments: Mapping[str, Any]
+    changed: tuple[str, ...] = ()
     warps: int = 4
     stages: int = 2
     fuse: bool = True
@@ -48,8 +52,11 @@ class Launch:
         }
 
     def run(self) -> None:
-        """Launch on the current stream; does not wait for the result."""
+        """Launch on the current stream, without waiting for the result; autograd learns what was changed in place."""
         self.kernel[(self.programs,)](**self.arguments, **self.options)
+        for name in self.changed:
+            if self.arguments[name] is not None:
+                torch.autograd.graph.increment_version(self.arguments[name])
 
 
 def index_type(*extents: int) -> Any:
