@@ -7,7 +7,9 @@
 #include <cstdint>
 
 #include "cpu/eigh.hpp"
+#include "cpu/reachability.hpp"
 #include "cpu/sketch.hpp"
+#include "cpu/spanning_tree.hpp"
 #include "cpu/stacked_linear.hpp"
 #include "cpu/weight_gradient.hpp"
 
@@ -112,6 +114,76 @@ void fused_adam_step(const DeltaNumbers& delta, const InputNumbers& inputs, cons
     weight_gradient<T>(delta, inputs, n, rule, threads);
 }
 
+// squared_pairs(values, d, sum, a, b, count, out, threads); squared_matrix(values, n, d, sum, out, threads);
+// kth_smallest(matrix, n, k, out, threads)
+void squared_pairs(Pointer values, std::int64_t d, bool sum, Pointer a, Pointer b, std::int64_t count, Pointer out,
+                   int threads) {
+    selshare::squared_pairs(reinterpret_cast<const double*>(values), d, sum, reinterpret_cast<const std::int32_t*>(a),
+                            reinterpret_cast<const std::int32_t*>(b), count, reinterpret_cast<double*>(out), threads);
+}
+void squared_matrix(Pointer values, std::int64_t n, std::int64_t d, bool sum, Pointer out, int threads) {
+    selshare::squared_matrix(reinterpret_cast<const double*>(values), n, d, sum, reinterpret_cast<double*>(out),
+                             threads);
+}
+void kth_smallest(Pointer matrix, std::int64_t n, std::int64_t k, Pointer out, int threads) {
+    selshare::kth_smallest(reinterpret_cast<const double*>(matrix), n, k, reinterpret_cast<double*>(out), threads);
+}
+
+template <class T>
+selshare::Block<T> block_of(Pointer products, std::int64_t rows, std::int64_t columns, std::int64_t row,
+                            std::int64_t column, Pointer half) {
+    return {reinterpret_cast<const T*>(products), rows, columns, row, column, reinterpret_cast<const T*>(half)};
+}
+
+// keep_nearest_f32/_f64(products, rows, columns, row, column, half, values, indices, last, kept, threads)
+template <class T>
+void keep_nearest(Pointer products, std::int64_t rows, std::int64_t columns, std::int64_t row, std::int64_t column,
+                  Pointer half, Pointer values, Pointer indices, Pointer last, std::int64_t kept, int threads) {
+    selshare::keep_nearest(block_of<T>(products, rows, columns, row, column, half),
+                           {reinterpret_cast<T*>(values), reinterpret_cast<std::int32_t*>(indices),
+                            reinterpret_cast<T*>(last), kept},
+                           threads);
+}
+
+// pairs_above_f32/_f64(products, rows, columns, column, half, points, cut, a, b, capacity, threads) -> pairs
+template <class T>
+std::int64_t pairs_above(Pointer products, std::int64_t rows, std::int64_t columns, std::int64_t column, Pointer half,
+                         Pointer points, Pointer cut, Pointer a, Pointer b, std::int64_t capacity, int threads) {
+    return selshare::pairs_above(block_of<T>(products, rows, columns, 0, column, half),
+                                 reinterpret_cast<const std::int32_t*>(points), reinterpret_cast<const T*>(cut),
+                                 {reinterpret_cast<std::int32_t*>(a), reinterpret_cast<std::int32_t*>(b), capacity},
+                                 threads);
+}
+
+// prim(matrix, cores, n, tree)
+void prim(Pointer matrix, Pointer cores, std::int64_t n, Pointer tree) {
+    selshare::prim(reinterpret_cast<const double*>(matrix), reinterpret_cast<const double*>(cores), n,
+                   reinterpret_cast<double*>(tree));
+}
+
+// forest(n, a, b, weights, count, chosen, leaves, heights) -> edges; sorts them first
+std::int64_t forest(std::int64_t n, Pointer a, Pointer b, Pointer weights, std::int64_t count, Pointer chosen,
+                    Pointer leaves, Pointer heights) {
+    return selshare::forest(n, reinterpret_cast<const std::int32_t*>(a), reinterpret_cast<const std::int32_t*>(b),
+                            reinterpret_cast<const double*>(weights), count, reinterpret_cast<std::int64_t*>(chosen),
+                            reinterpret_cast<std::int32_t*>(leaves), reinterpret_cast<double*>(heights));
+}
+
+// crossing_pairs_f32/_f64(products, rows, columns, row, column, half, norms, cores, heights, within, beyond, shifted,
+// a, b, capacity, threads) -> pairs
+template <class T>
+std::int64_t crossing_pairs(Pointer products, std::int64_t rows, std::int64_t columns, std::int64_t row,
+                            std::int64_t column, Pointer half, Pointer norms, Pointer cores, Pointer heights,
+                            Pointer within, Pointer beyond, Pointer shifted, Pointer a, Pointer b,
+                            std::int64_t capacity, int threads) {
+    return selshare::crossing_pairs<T>(
+        {block_of<T>(products, rows, columns, row, column, half), reinterpret_cast<const T*>(norms),
+         reinterpret_cast<const double*>(cores), reinterpret_cast<const double*>(heights),
+         reinterpret_cast<const double*>(within), reinterpret_cast<const double*>(beyond),
+         reinterpret_cast<const T*>(shifted)},
+        {reinterpret_cast<std::int32_t*>(a), reinterpret_cast<std::int32_t*>(b), capacity}, threads);
+}
+
 PYBIND11_MODULE(_native, m) {
     m.doc() = "Compiled kernels of selshare; see selshare.kernels for the public operations.";
     m.def("batched_eigh_f32", &batched_eigh<float>, Unlocked());
@@ -130,4 +202,15 @@ PYBIND11_MODULE(_native, m) {
     m.def("fused_sgd_step_f64", &fused_sgd_step<double>, Unlocked());
     m.def("fused_adam_step_f32", &fused_adam_step<float>, Unlocked());
     m.def("fused_adam_step_f64", &fused_adam_step<double>, Unlocked());
+    m.def("squared_pairs", &squared_pairs, Unlocked());
+    m.def("squared_matrix", &squared_matrix, Unlocked());
+    m.def("kth_smallest", &kth_smallest, Unlocked());
+    m.def("keep_nearest_f32", &keep_nearest<float>, Unlocked());
+    m.def("keep_nearest_f64", &keep_nearest<double>, Unlocked());
+    m.def("pairs_above_f32", &pairs_above<float>, Unlocked());
+    m.def("pairs_above_f64", &pairs_above<double>, Unlocked());
+    m.def("prim", &prim, Unlocked());
+    m.def("forest", &forest, Unlocked());
+    m.def("crossing_pairs_f32", &crossing_pairs<float>, Unlocked());
+    m.def("crossing_pairs_f64", &crossing_pairs<double>, Unlocked());
 }

@@ -91,14 +91,14 @@ def checked(points: Tensor, k: int, metric: str) -> Points:
     values = points.detach().to(torch.float64).contiguous()
     if metric == "antipodal":
         return Points(unit_rows(values), metric, 1.0)
-    scale = power_of_two(values)
+    low, high = torch.aminmax(values) if values.numel() else (values.new_zeros(()), values.new_zeros(()))
+    scale = power_of_two(max(-float(low), float(high)))
     return Points(values if scale == 1.0 else values / scale, metric, scale)
 
 
-def power_of_two(values: Tensor) -> float:
-    """The largest power of two that is not above the largest absolute entry; 1 if all are zero."""
-    largest = float(values.abs().max()) if values.numel() else 0.0
-    return math.ldexp(1.0, max(math.frexp(largest)[1] - 1, -1022)) if largest > 0.0 else 1.0
+def power_of_two(size: float) -> float:
+    """The largest power of two that is not above ``size``; 1 if that is zero."""
+    return math.ldexp(1.0, max(math.frexp(size)[1] - 1, -1022)) if size > 0.0 else 1.0
 
 
 def unit_rows(values: Tensor) -> Tensor:

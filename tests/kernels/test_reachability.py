@@ -105,7 +105,7 @@ def test_equal_points(backend: str) -> None:
 
 
 @given(st.integers(2, 40), st.integers(1, 20), st.integers(0, 2**31), st.sampled_from(["euclidean", "antipodal"]))
-def test_all_implementations_agree_to_the_bit(n: int, d: int, seed: int, metric: str) -> None:
+def test_all_implementations_agree(n: int, d: int, seed: int, metric: str) -> None:
     generator = torch.Generator().manual_seed(seed)
     points = torch.randn(n, d, dtype=torch.float64, generator=generator).mul(3).round()  # many ties
     k = 1 + seed % (n - 1)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..kernels.reachability.jit import compiled
+from ..kernels.reachability.jit import compiled, in_threads
 
 Floats = NDArray[np.float64]
 
@@ -50,12 +50,25 @@ def content_rank(points: NDArray[Any], by_row: bool = True) -> NDArray[np.uint64
     A 64-bit hash of the row, O(n·d). With ``by_row=False`` it does not depend on the order of the columns either, as
     is right for a matrix of distances.
     """
-    bits = np.ascontiguousarray(points, dtype=np.float64).view(np.uint64)
-    salt = np.random.default_rng(0).integers(1 << 63, size=bits.shape[1] if by_row else 1, dtype=np.uint64)
-    mixed = (bits ^ (bits >> np.uint64(29))) * (2 * salt + 1)
-    mixed = (mixed ^ (mixed >> np.uint64(32))) * np.uint64(0x9E3779B97F4A7C15)
-    ranks: NDArray[np.uint64] = (mixed ^ (mixed >> np.uint64(29))).sum(axis=1, dtype=np.uint64)
+    bits = np.ascontiguousarray(points)
+    bits = bits.view(np.uint32 if bits.dtype == np.float32 else np.uint64)
+    salt = np.random.default_rng(0).integers(1 << 63, size=bits.shape[1], dtype=np.uint64)
+    ranks = np.empty(len(bits), dtype=np.uint64)
+    in_threads(_hash_rows, len(bits), bits, salt if by_row else np.full_like(salt, salt[:1]), ranks, chunk=512)
     return ranks
+
+
+@compiled
+def _hash_rows(start: int, stop: int, bits: NDArray[Any], salt: NDArray[np.uint64], ranks: NDArray[np.uint64]) -> None:
+    """The sum of each row's entries, scrambled together with their column's salt."""
+    for i in range(start, stop):
+        total = np.uint64(0)
+        for f in range(bits.shape[1]):
+            word = np.uint64(bits[i, f]) + salt[f]
+            word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            total += word ^ (word >> np.uint64(31))
+        ranks[i] = total
 
 
 @compiled
