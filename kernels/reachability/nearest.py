@@ -83,7 +83,8 @@ def _pass(points: Points, k: int, dtype: torch.dtype) -> tuple[Nearest, Indices]
     for row in range(0, n, TILE):
         for column in range(row, n, TILE):
             block = screen.products(screen.rows[row : row + TILE], screen.rows[column : column + TILE], workspace)
-            keep(block.data_ptr(), *block.shape, row, column, half, *lists, threads)
+            rows, columns = block.shape
+            keep(block.data_ptr(), rows, columns, row, column, half, *lists, threads)
     others = indices.numpy()
     squares = screen.squared(np.repeat(np.arange(n, dtype=np.int32), kept), others.ravel()).reshape(n, kept)
     cores = np.ascontiguousarray(np.partition(squares, k - 1, axis=1)[:, k - 1])

@@ -86,8 +86,8 @@ class Forest:
 
     def joined(self, a: Indices, b: Indices, weights: Doubles) -> Forest:
         """The minimum spanning forest of this one and more edges."""
-        edges = zip((self.a, self.b, self.weights), (a, b, weights), strict=True)
-        return Forest.of(len(self.leaves), *(np.concatenate(both) for both in edges))
+        a, b = np.concatenate((self.a, a)), np.concatenate((self.b, b))
+        return Forest.of(len(self.leaves), a, b, np.concatenate((self.weights, weights)))
 
     def edges(self, unit: float) -> Tensor:
         """(edges, 3) rows (i, j, squared weight) with i < j."""

@@ -107,6 +107,8 @@ def fused_adam_step_f64(
     maximize: bool,
     threads: int,
 ) -> None: ...
+
+# Distances, nearest neighbours and spanning trees of points, see kernels/reachability and kernels/spanning_tree.
 def squared_pairs(
     values: int,
     d: int,

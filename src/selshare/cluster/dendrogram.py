@@ -52,9 +52,11 @@ def content_rank(points: NDArray[Any], by_row: bool = True) -> NDArray[np.uint64
     """
     bits = np.ascontiguousarray(points)
     bits = bits.view(np.uint32 if bits.dtype == np.float32 else np.uint64)
-    salt = np.random.default_rng(0).integers(1 << 63, size=bits.shape[1], dtype=np.uint64)
+    salt = np.random.default_rng(0).integers(1 << 63, size=(bits.shape[1],), dtype=np.uint64)
+    if not by_row:
+        salt[:] = 0
     ranks = np.empty(len(bits), dtype=np.uint64)
-    in_threads(_hash_rows, len(bits), bits, salt if by_row else np.full_like(salt, salt[:1]), ranks, chunk=512)
+    in_threads(_hash_rows, len(bits), bits, salt, ranks, chunk=512)
     return ranks
 
 
