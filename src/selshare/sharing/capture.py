@@ -16,7 +16,6 @@ from torch.utils.hooks import RemovableHandle
 
 from ..model import MultiTaskModel
 from ..model.lazy_gradient import add_gradient
-from .sketched_capture import SketchedCapture
 
 
 @runtime_checkable
@@ -66,11 +65,7 @@ class GradientCapture:
             If the bank's first weight takes no gradient.
         """
         weight = model.bank.first_weight
-        if not weight.requires_grad:
-            raise ValueError(
-                "the first weight of the branches is frozen (requires_grad is False), so no gradient can be captured; "
-                "unfreeze it before attach()."
-            )
+        require_gradient(weight)
         dtype = torch.promote_types(weight.dtype, torch.float32)
         self._model = model
         self._buffer = torch.zeros(weight.shape, dtype=dtype, device=weight.device)
@@ -101,11 +96,7 @@ class GradientCapture:
         if not model.training:
             return
         accumulator = self._accumulator()
-        if gradient.shape != accumulator.shape:
-            raise RuntimeError(
-                f"the bank has {gradient.shape[0]} branches but the capture was started for {accumulator.shape[0]}; "
-                "after loading another state into the model, detach() the sharing and attach() it again."
-            )
+        require_branches(gradient, accumulator)
         if gradient.device != accumulator.device:  # the model was moved after attach()
             self._buffer = accumulator = accumulator.to(gradient.device)
         add_gradient(accumulator, gradient)
@@ -123,10 +114,25 @@ class GradientCapture:
         return self._buffer
 
 
-CAPTURES: dict[str, Callable[[Mapping[str, Any]], Capture]] = {
-    "exact": lambda settings: GradientCapture(),
-    "sketch": lambda settings: SketchedCapture(settings["sketch_size"], settings["seed"]),
-}
+CAPTURES: dict[str, Callable[[Mapping[str, Any]], Capture]] = {"exact": lambda settings: GradientCapture()}
+
+
+def require_gradient(weight: Tensor) -> None:
+    """Raise ``ValueError`` unless the bank's first weight takes a gradient."""
+    if not weight.requires_grad:
+        raise ValueError(
+            "the first weight of the branches is frozen (requires_grad is False), so no gradient can be captured; "
+            "unfreeze it before attach()."
+        )
+
+
+def require_branches(gradient: Tensor, captured: Tensor) -> None:
+    """Raise ``RuntimeError`` unless there is a row of what is captured for each branch of the bank."""
+    if len(gradient) != len(captured):
+        raise RuntimeError(
+            f"the bank has {len(gradient)} branches but the capture was started for {len(captured)}; "
+            "after loading another state into the model, detach() the sharing and attach() it again."
+        )
 
 
 def make_capture(settings: Mapping[str, Any]) -> Capture:

@@ -11,6 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from ..kernels import SketchProjection, sketch_gradients
 from ..model import MultiTaskModel
 from ..model.lazy_gradient import factors_of
+from .capture import CAPTURES, require_branches, require_gradient
 
 
 class SketchedCapture:
@@ -47,11 +48,7 @@ class SketchedCapture:
             If the bank's first weight takes no gradient, or the sketch has fewer numbers than the layer outputs.
         """
         weight = model.bank.first_weight
-        if not weight.requires_grad:
-            raise ValueError(
-                "the first weight of the branches is frozen (requires_grad is False), so no gradient can be captured; "
-                "unfreeze it before attach()."
-            )
+        require_gradient(weight)
         outputs, inputs = weight.flatten(2).shape[1:]
         dtype = torch.promote_types(weight.dtype, torch.float32)
         if self._size < outputs:
@@ -88,11 +85,7 @@ class SketchedCapture:
         model, projection, sketches = self._started()
         if not model.training:
             return
-        if len(gradient) != len(sketches):
-            raise RuntimeError(
-                f"the bank has {len(gradient)} branches but the capture was started for {len(sketches)}; "
-                "after loading another state into the model, detach() the sharing and attach() it again."
-            )
+        require_branches(gradient, sketches)
         factors = factors_of(gradient)
         if factors is not None and len(factors.inputs) == 1 and factors.delta.dtype == sketches.dtype:
             # NaN is looked for once an epoch, when the sketches are embedded.
@@ -107,3 +100,6 @@ class SketchedCapture:
         if self._model is None or self._projection is None or self._sketches is None:
             raise RuntimeError("the capture has not been started; call start(model, optimizers) first.")
         return self._model, self._projection, self._sketches
+
+
+CAPTURES["sketch"] = lambda settings: SketchedCapture(settings["sketch_size"], settings["seed"])

@@ -112,7 +112,9 @@ def run_method(
     if method == "stl":
         return _single_tasks(problem, seed, epochs, progress)
     model = build_model(problem, seed)
-    sharing = None if method == "mtl" else SelectiveSharing(method, seed=seed, **(sharing_options or {}))
+    # Free where the recipe's optimizer allows it, accumulated elsewhere: exact either way.
+    options = {"capture": "free", "seed": seed, **(sharing_options or {})}
+    sharing = None if method == "mtl" else SelectiveSharing(method, **options)
     history = _fit(problem, model, sharing, seed, epochs, method if progress else None)
     tested = evaluate(model, problem.test)
     return Run(_result(problem, method, seed, model, history, tested.metrics), history, model)
