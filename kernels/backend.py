@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-BACKENDS = ("reference", "native", "numba", "triton", "cuda")
+BACKENDS = ("reference", "blocked", "native", "numba", "triton", "cuda")
 VARIABLE = "SELSHARE_BACKEND"
 
 
@@ -119,12 +119,14 @@ _WARNED: set[str] = set()
 
 _MISSING: dict[str, Callable[[], str | None]] = {
     "reference": nothing_missing,
+    "blocked": nothing_missing,
     "native": native_missing,
     "numba": numba_missing,
     "triton": triton_missing,
 }
 _DEVICES: dict[str, tuple[str, ...]] = {
     "reference": ("any",),
+    "blocked": ("any",),
     "native": ("cpu",),
     "numba": ("cpu",),
     "triton": ("cuda",),

@@ -104,3 +104,13 @@ def test_unknown_names_are_refused(operation: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv(backend.VARIABLE, "fortran")
     with pytest.raises(ValueError, match="SELSHARE_BACKEND names the unknown backend"):
         backend.choose(operation, "cpu")
+
+
+def test_blocked_implementations_need_only_torch_and_any_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_REGISTRY", {})
+    backend.register("root", "somewhere", ("blocked", "reference"))
+    for device in ("cpu", "cuda"):
+        chosen = backend.choose("root", device)
+        assert (chosen.backend, chosen.module, chosen.function) == ("blocked", "somewhere.blocked", "root")
+    with use("reference"):
+        assert backend.choose("root", "cpu").backend == "reference"

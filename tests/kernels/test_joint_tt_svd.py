@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from backends import each_backend, forced
-from selshare.kernels import joint_tt_svd
+from selshare.kernels import JointTensorTrain, joint_tt_svd
 
 EPS = {torch.float32: 1e-6, torch.float64: 1e-14}
 DTYPES = pytest.mark.parametrize("dtype", list(EPS), ids=str)
+DIRECT = "donot_use_mm_for_euclid_dist"  # x² + y² − 2xy would cancel
 # Few and many branches, more branches than values, one branch, one mode, modes of 1.
 CASES = pytest.mark.parametrize(
     ("branches", "modes"),
@@ -71,59 +72,60 @@ def tail(stack: Tensor, rank: int) -> float:
     return float(np.linalg.norm(values[rank:]))
 
 
+def assert_error_is_bounded(train: JointTensorTrain, stack: Tensor, eps: float) -> None:
+    """In all and row by row; and the bound is not idle."""
+    rows = torch.linalg.vector_norm(stack.double() - train.reconstruct().double(), dim=1)
+    true = float(rows.norm())
+    assert true <= train.error_bound <= true * 1.01 + eps * norm(stack)
+    assert train.relative_error_bound == pytest.approx(train.error_bound / norm(stack), rel=1e-5)
+    assert bool((rows <= train.residuals).all())
+
+
+def assert_bases_are_orthogonal(train: JointTensorTrain, eps: float) -> None:
+    """The rows of each core and of the basis; the columns of the embedding, with falling norms."""
+    for matrix in (*(core.reshape(len(core), -1) for core in train.cores), train.basis()):
+        products = matrix.double() @ matrix.double().T
+        torch.testing.assert_close(products, torch.eye(len(matrix), dtype=torch.float64), rtol=0, atol=20 * eps)
+    products = train.embedding.double().T @ train.embedding.double()
+    squares = products.diagonal()
+    assert float((products - torch.diag(squares)).abs().max()) <= 10 * eps * float(squares.max())
+    assert bool((squares.diff() <= eps * squares.max()).all())
+
+
+def assert_distances_shrink_as_stated(train: JointTensorTrain, stack: Tensor, eps: float) -> None:
+    """The embedding is the stack in the basis, so distances only shrink, and by no more than stated."""
+    projected = stack.double() @ train.basis().double().T
+    torch.testing.assert_close(train.embedding.double(), projected, rtol=0, atol=20 * eps * float(stack.abs().max()))
+    near, far = (torch.cdist(x, x, compute_mode=DIRECT) for x in (train.embedding.double(), stack.double()))
+    slack = 20 * eps * norm(stack) ** 2 / len(stack)
+    each = (train.residuals[:, None] + train.residuals).square()
+    assert bool((near.square() <= far.square() + slack).all())
+    assert bool((far.square() <= near.square() + each.clamp(max=2 * train.error_bound**2) + slack).all())
+
+
 @DTYPES
 @CASES
-@pytest.mark.parametrize(
-    "make", [grouped, lambda *args: decaying(*args[:2], 0.3, args[2])], ids=["grouped", "decaying"]
-)
-@pytest.mark.parametrize("relative_error", [0.3, 1e-2])
-def test_error_orthonormality_and_distances_are_as_stated(
-    backend: str, branches: int, modes: tuple[int, ...], dtype: torch.dtype, make, relative_error: float
+@pytest.mark.parametrize(("kind", "relative_error"), [("grouped", 0.3), ("decaying", 1e-2)])
+def test_error_bases_and_distances_are_as_stated(
+    backend: str, branches: int, modes: tuple[int, ...], dtype: torch.dtype, kind: str, relative_error: float
 ) -> None:
-    stack = make(branches, prod(modes), dtype)
+    values = prod(modes)
+    stack = grouped(branches, values, dtype) if kind == "grouped" else decaying(branches, values, 0.3, dtype)
     train = joint_tt_svd(stack, modes, relative_error=relative_error)
-    eps = EPS[dtype] * 4
+    eps = 4 * EPS[dtype]
 
-    # Shapes.
     assert train.modes == modes
     assert train.embedding.shape == (branches, train.ranks[0])
     assert [core.shape[2] for core in train.cores] == [*train.ranks[1:], 1]
     assert train.embedding.dtype == train.cores[0].dtype == dtype
-
-    # The error is within what was asked and within the bound, row by row; the bound is not idle.
-    true = lost(stack, train.reconstruct())
-    assert true <= relative_error * norm(stack) * (1 + eps)
-    assert true <= train.error_bound <= true + 30 * EPS[dtype] ** 0.5 * norm(stack)
-    assert train.relative_error_bound == pytest.approx(train.error_bound / norm(stack), rel=1e-5)
-    row_errors = torch.linalg.vector_norm(stack.double() - train.reconstruct().double(), dim=1)
-    assert bool((row_errors <= train.residuals).all())
-
-    # The rank is no larger than TT-SVD's: the least rank whose own tail fits its part of the budget.
+    assert lost(stack, train.reconstruct()) <= relative_error * norm(stack) * (1 + eps)
+    # The rank is the least whose own tail fits its part of the budget.
     part = relative_error * norm(stack) / sqrt(len(modes))
     assert train.ranks[0] == 1 or tail(stack, train.ranks[0] - 1) > part * (1 - 1e-3)
 
-    # Orthonormal cores and basis; orthogonal columns with falling norms.
-    for core in train.cores:
-        rows = core.reshape(core.shape[0], -1).double()
-        torch.testing.assert_close(rows @ rows.T, torch.eye(len(rows), dtype=torch.float64), rtol=0, atol=20 * eps)
-    basis = train.basis().double()
-    torch.testing.assert_close(basis @ basis.T, torch.eye(len(basis), dtype=torch.float64), rtol=0, atol=20 * eps)
-    gram = train.embedding.double().T @ train.embedding.double()
-    squares = gram.diagonal()
-    off_diagonal = gram - torch.diag(squares)
-    assert float(off_diagonal.abs().max()) <= 10 * eps * float(squares.max())
-    assert bool((squares.diff() <= eps * squares.max()).all())
-
-    # The embedding is the stack in that basis, so distances only shrink, and by no more than stated.
-    torch.testing.assert_close(
-        train.embedding.double(), stack.double() @ basis.T, rtol=0, atol=20 * eps * float(stack.abs().max())
-    )
-    near = torch.cdist(train.embedding.double(), train.embedding.double(), compute_mode="donot_use_mm_for_euclid_dist")
-    far = torch.cdist(stack.double(), stack.double(), compute_mode="donot_use_mm_for_euclid_dist")
-    slack = 20 * eps * norm(stack) ** 2 / branches
-    each = (train.residuals[:, None] + train.residuals).square()
-    assert bool((near.square() <= far.square() + slack).all())
-    assert bool((far.square() <= near.square() + each.clamp(max=2 * train.error_bound**2) + slack).all())
+    assert_error_is_bounded(train, stack, eps)
+    assert_bases_are_orthogonal(train, eps)
+    assert_distances_shrink_as_stated(train, stack, eps)
 
 
 @DTYPES
@@ -136,6 +138,39 @@ def test_one_mode_is_the_svd(backend: str, shape: tuple[int, int], rank: int, dt
     norms = torch.linalg.vector_norm(train.embedding.double(), dim=0).numpy()
     np.testing.assert_allclose(norms, values, rtol=0, atol=max(1e-4 * values[-1] ** 2, 10 * EPS[dtype]))
     assert lost(stack, train.reconstruct()) <= tail(stack, rank) * (1 + 1e-4) + 20 * EPS[dtype]
+
+
+@DTYPES
+@pytest.mark.parametrize("rate", [0.05, 0.15, 1.0])
+def test_the_least_rank_is_found_among_many_directions(backend: str, rate: float, dtype: torch.dtype) -> None:
+    """Large enough for random probing, for slow to fast decay; the singular values are known from the making."""
+    stack = decaying(600, 650, rate, dtype)
+    energies = np.exp(-2 * rate * np.arange(600))
+    tails = np.sqrt(energies[::-1].cumsum()[::-1] / energies.sum())
+    train = joint_tt_svd(stack, (650,))
+    assert train.ranks == (int((tails > 1e-2).sum()),)
+    assert lost(stack, train.reconstruct()) <= 1e-2 * norm(stack)
+    assert train.relative_error_bound == pytest.approx(tails[train.ranks[0]], rel=2e-2)
+
+
+@pytest.mark.parametrize(("branches", "rank"), [(240, 12), (600, 8), (600, 30)])
+def test_at_the_cap_the_error_is_near_the_least_and_below_svd_lowrank(backend: str, branches: int, rank: int) -> None:
+    stack = grouped(branches, 700, torch.float32)
+    train = joint_tt_svd(stack, (700,), max_rank=rank)
+    left, values, right = torch.svd_lowrank(stack, q=rank, niter=2)
+    error = lost(stack, train.reconstruct())
+    assert train.ranks == (rank,)
+    assert error <= lost(stack, (left * values) @ right.T)
+    assert error <= 1.01 * tail(stack, rank)
+
+
+@DTYPES
+def test_directions_run_out_at_the_rank(backend: str, dtype: torch.dtype) -> None:
+    stack = torch.randn(600, 5, dtype=dtype) @ torch.randn(5, 620, dtype=dtype)
+    for cap, relative_error in [(None, 1e-2), (40, 0.0), (40, 1e-2)]:
+        train = joint_tt_svd(stack, (20, 31), max_rank=cap, relative_error=relative_error)
+        assert train.ranks == (5, 31)
+        assert train.relative_error_bound <= 30 * EPS[dtype]
 
 
 @DTYPES

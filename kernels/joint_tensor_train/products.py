@@ -1,0 +1,104 @@
+"""Products that keep float64 accuracy of float32 data without a float64 copy of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_PIECE = 1 << 20  # numbers converted at a time: 8 MiB of float64
+_TILE = 512  # rows of a tile; of the tiles above the diagonal none is computed
+_RUN = 512  # numbers summed up in the input's precision before float64 takes over
+_NEAR = 1e-3  # from orthonormality: from there one repair leaves only rounding
+
+
+def gram(matrix: Tensor) -> Tensor:
+    """``M·Mᵀ`` in float64, for ``M (m, n)`` of any strides: ``m²·n`` multiplications, up to half of them saved.
+
+    Products of float32 numbers are exact in float64, so the eigenvalues of the result resolve singular values of
+    float32 data down to 1e-8 of the largest; a float32 Gram matrix would lose those below 3e-4.
+    """
+    rows = len(matrix)
+    total = matrix.new_zeros(rows, rows, dtype=torch.float64)
+    tiles = [slice(start, start + _TILE) for start in range(0, rows, _TILE)]
+    for piece in matrix.split(max(1, _PIECE // rows), dim=1):
+        wide = piece.double()
+        for i, one in enumerate(tiles):
+            for other in tiles[: i + 1]:
+                total[one, other].addmm_(wide[one], wide[other].T)
+    return total.tril() + total.tril(-1).T
+
+
+def exact_product(left: Tensor, matrix: Tensor) -> Tensor:
+    """``L·M`` for a float64 ``L (r, m)`` and ``M (m, n)``: multiplied in float64, rounded once to the type of M."""
+    pieces = matrix.split(max(1, _PIECE // len(matrix)), dim=1)
+    return torch.cat([(left @ piece.double()).to(matrix.dtype) for piece in pieces], dim=1)
+
+
+def row_squares(matrix: Tensor) -> Tensor:
+    """The squared norm of each row, float64."""
+    rows, columns = matrix.shape
+    whole = columns - columns % _RUN
+    runs = torch.linalg.vector_norm(matrix[:, :whole].reshape(rows, whole // _RUN, _RUN), dim=2)
+    rest = torch.linalg.vector_norm(matrix[:, whole:], dim=1)
+    squares: Tensor = runs.double().square().sum(dim=1) + rest.double().square()
+    return squares
+
+
+def singular(short: Tensor, cap: int, allowed: float) -> tuple[Tensor, Tensor]:
+    """Singular values of ``short (m, n)``, m ≤ n, falling, and its left singular vectors as rows; float64.
+
+    As many as leave at most ``allowed`` of the Frobenius norm, at least one and at most ``cap``. From the Gram
+    matrix; for float64, where that may lose too much, from the R of a QR.
+    """
+    if short.dtype == torch.float64 and allowed < 1e-6 * float(row_squares(short).sum()) ** 0.5:
+        _, values, rows = torch.linalg.svd(torch.linalg.qr(short.T, mode="r").R, full_matrices=False)
+    else:
+        squares, columns = torch.linalg.eigh(gram(short))
+        values, rows = squares.flip(0).clamp(min=0).sqrt(), columns.T.flip(0)
+    tails = values.square().flip(0).cumsum(0).flip(0)
+    rank = min(cap, max(1, int((tails > allowed**2).sum())))
+    return values[:rank], rows[:rank]
+
+
+def orthonormal_rows(matrix: Tensor) -> Tensor:
+    """Gram–Schmidt of the rows of ``matrix (m, n)``, in order, to working precision.
+
+    By Cholesky factors of the float64 Gram matrix, repeated until the rest is rounding (CholeskyQR2, Yamamoto et al.,
+    ETNA 44, 2015); by Householder reflections where rows are so nearly dependent that there is no factor.
+    """
+    identity = torch.eye(len(matrix), dtype=torch.float64, device=matrix.device)
+    rest = 1.0
+    while rest > _NEAR:
+        products = gram(matrix)
+        rest = float((products - identity).abs().max())
+        if rest <= 2 * torch.finfo(matrix.dtype).eps:
+            break
+        factor, failed = torch.linalg.cholesky_ex(products)
+        if int(failed) or float(factor.diagonal().min()) < 1e-6 * float(factor.diagonal().max()):
+            matrix = torch.linalg.qr(matrix.T).Q.T.contiguous()
+            break
+        matrix = torch.linalg.solve_triangular(factor, identity, upper=False).to(matrix.dtype) @ matrix
+    return matrix
+
+
+def new_directions(rows: Tensor, known: Sequence[Tensor], negligible: float) -> Tensor:
+    """Orthonormal rows that ``rows (m, n)``, which are overwritten, add to the orthonormal rows of all ``known``.
+
+    What is shorter than ``negligible`` counts as nothing: there may be fewer than m, or none.
+    """
+    _remove(rows, known)
+    squares, vectors = torch.linalg.eigh(gram(rows)) if len(rows) else (rows.new_empty(0), rows.new_empty(0, 0))
+    kept = squares > negligible**2
+    if not bool(kept.any()):
+        return rows[:0]
+    rows = (vectors[:, kept] / squares[kept].sqrt()).T.to(rows.dtype) @ rows
+    _remove(rows, known)  # once more: what was short has lost digits
+    return orthonormal_rows(rows)
+
+
+def _remove(rows: Tensor, known: Sequence[Tensor]) -> None:
+    """Subtract what ``rows`` have of the orthonormal rows of each of ``known``."""
+    for block in known:
+        rows.addmm_(rows @ block.T, block, alpha=-1)
