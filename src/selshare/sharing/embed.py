@@ -69,8 +69,7 @@ def embed(
     units, live = _unit_gradients(gradients, names)
     rows = units.flatten(1)
     if len(live) > 1:
-        folded = fold_gradients(units)
-        rows = _METHODS[method](folded.flatten(1), tuple(folded.shape[1:]), relative_error, max_rank)
+        rows = _METHODS[method](units, relative_error, max_rank)
         lengths = torch.linalg.vector_norm(rows, dim=1)
         # A row that the truncation took away whole has no direction left to compare.
         rows, live = rows[lengths > 0] / lengths[lengths > 0, None], live[(lengths > 0).to("cpu")]
@@ -85,6 +84,15 @@ def check_method(method: str) -> None:
 
 def _unit_gradients(gradients: Tensor, names: Sequence[str] | None) -> tuple[Tensor, Tensor]:
     """The gradients that are not zero, at unit norm ``(n, O, H)``, and their branches ``(n,)``."""
+    lengths = torch.linalg.vector_norm(gradients, dim=(1, 2))
+    safe = 1e4 * torch.finfo(gradients.dtype).tiny ** 0.5  # squares of entries that matter do not vanish
+    if bool(((lengths > safe) & (lengths < 1 / safe)).all()):
+        return gradients / lengths[:, None, None], torch.arange(len(gradients))
+    return _unit_gradients_of_any_size(gradients, names)
+
+
+def _unit_gradients_of_any_size(gradients: Tensor, names: Sequence[str] | None) -> tuple[Tensor, Tensor]:
+    """As :func:`_unit_gradients`, also for gradients that are zero, tiny, huge or not finite, in more passes."""
     largest = gradients.abs().amax(dim=(1, 2)) if gradients.numel() else gradients.new_zeros(len(gradients))
     bad = (~torch.isfinite(largest)).nonzero().flatten().tolist()
     if bad:
@@ -101,23 +109,30 @@ def _unit_gradients(gradients: Tensor, names: Sequence[str] | None) -> tuple[Ten
     return units, live.to("cpu")
 
 
-def _joint(rows: Tensor, modes: tuple[int, ...], relative_error: float, max_rank: int | None) -> Tensor:
-    """``U₁Σ₁`` of the joint train."""
-    return joint_tt_svd(rows, modes, max_rank=max_rank, relative_error=relative_error).embedding
+def _joint(units: Tensor, relative_error: float, max_rank: int | None) -> Tensor:
+    """``U₁Σ₁`` of the joint train.
+
+    The branch mode comes first, so its factor does not depend on how the layer's widths are split after it. They are
+    left whole here: the cores of their modes would be computed for nothing.
+    """
+    rows = units.flatten(1)
+    return joint_tt_svd(rows, (rows.shape[1],), max_rank=max_rank, relative_error=relative_error).embedding
 
 
-def _per_branch(rows: Tensor, modes: tuple[int, ...], relative_error: float, max_rank: int | None) -> Tensor:
+def _per_branch(units: Tensor, relative_error: float, max_rank: int | None) -> Tensor:
     """Points with the inner products of the trains: ``V Λ^½`` of their Gram matrix ``V Λ Vᵀ``."""
-    trains = tt_svd(rows, modes, max_rank=max_rank, relative_error=relative_error)
+    folded = fold_gradients(units)
+    modes = tuple(folded.shape[1:])
+    trains = tt_svd(folded.flatten(1), modes, max_rank=max_rank, relative_error=relative_error)
     gram = trains.inner_all()
     values, vectors = torch.linalg.eigh(gram)
     # What rounding makes of zero eigenvalues carries no distance.
-    kept = values > values[-1] * len(values) * torch.finfo(rows.dtype).eps
+    kept = values > values[-1] * len(values) * torch.finfo(units.dtype).eps
     points: Tensor = (vectors[:, kept] * values[kept].sqrt()).flip(1)
-    return points.to(rows.dtype)
+    return points.to(units.dtype)
 
 
-_METHODS: dict[str, Callable[[Tensor, tuple[int, ...], float, int | None], Tensor]] = {
+_METHODS: dict[str, Callable[[Tensor, float, int | None], Tensor]] = {
     "joint": _joint,
     "per_branch": _per_branch,
 }

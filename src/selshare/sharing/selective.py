@@ -40,8 +40,12 @@ class SelectiveSharing:
         What a group's branch becomes: ``"best"`` (the one with the lowest loss), ``"mean"``, ``"max"``, ``"min"``.
     embedding
         ``"joint"`` or ``"per_branch"``, see :func:`selshare.sharing.embed`.
-    relative_error, max_rank
-        Of the embedding's tensor trains.
+    relative_error
+        The part of the norm the embedding's tensor trains may lose.
+    max_rank
+        A limit on the width of the embedding (joint) or on every rank (per branch); ``None`` for none. With more
+        branches than this, what is cut off is mostly each task's own noise, and the factorisation is many times
+        faster: a fixed number of random probes in place of all inner products.
     min_cluster_size, min_samples, cluster_selection_method
         Of HDBSCAN.
     patience
@@ -79,7 +83,7 @@ class SelectiveSharing:
         merge: str = "best",
         embedding: str = "joint",
         relative_error: float = 1e-2,
-        max_rank: int | None = None,
+        max_rank: int | None = 256,
         min_cluster_size: int = 2,
         min_samples: int = 1,
         cluster_selection_method: str = "eom",
