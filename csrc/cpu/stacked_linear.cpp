@@ -51,11 +51,13 @@ struct ForwardPiece {
         const T* weight = job->weight + (g * O + first) * I;
         T* outputs = job->outputs + (g * O + first) * B;
         const T* bias = job->bias ? job->bias + g * O + first : nullptr;
+        // The next rows of the weight, and input and outputs of the layer that follows.
         const Index next = std::min(g + 1, job->sizes.layers - 1), size = sizeof(T);
-        const Stream streams[2] = {{weight + TILE_ROWS * I, I * size},
-                                   {shared ? weight : job->inputs.data + job->inputs.of(next) * job->inputs.from,
-                                    shared ? 0 : I * B * size / rows}};
-        multiply<T, BYTES, 2>(
+        const T* following = job->inputs.data + job->inputs.of(next) * job->inputs.from;
+        const Stream streams[3] = {{weight + TILE_ROWS * I, I * size},
+                                   {outputs + rows * B, B * size},
+                                   {following, shared ? 0 : I * B * size / rows}};
+        multiply<T, BYTES, 3>(
             {weight, I, 1}, packed, rows, B, I, streams,
             [&](Index row, Index column, Index count, const T* values) SELSHARE_INLINED {
                 const T add = bias ? bias[row] : T(0);
@@ -109,18 +111,19 @@ struct BackwardSegment {
                 pack<T, BYTES>(delta, O, B, false, scratch);
                 packed = scratch;
             }
+            // What the layer that follows will read and write.
             const Index next = at + 1 < static_cast<Index>(job->order.size()) ? job->order[at + 1] : g;
             const Index size = sizeof(T), from = job->inputs.of(next) * job->inputs.from;
-            const Stream streams[3] = {{job->weight + next * O * I, O * size},
+            const Stream streams[4] = {{job->weight + next * O * I, O * size},
                                        {job->delta.data + next * job->delta.layer, O * B * size / I},
+                                       {sum + (at + 1 == last ? I * B : 0), B * size},
                                        {job->inputs.data + from, job->inputs.rectify ? B * size : 0}};
             const T* weight = job->weight + g * O * I;
-            if (at == first)
-                add_product<T, BYTES, true>(weight, packed, I, B, O, streams, sum);
-            else
-                add_product<T, BYTES, false>(weight, packed, I, B, O, streams, sum);
+            const bool mask = job->inputs.rectify && !job->parts && at + 1 == last && job->inputs.sample == 1;
+            const T* x = mask ? job->inputs.data + segment * job->inputs.from : nullptr;
+            add_product<T, BYTES>(weight, packed, I, B, O, streams, sum, at > first, x, job->inputs.feature);
         }
-        if (sum && job->inputs.rectify && !job->parts) mask(job->inputs, segment, I, B, sum);
+        if (sum && job->inputs.rectify && !job->parts && job->inputs.sample != 1) mask(job->inputs, segment, I, B, sum);
     }
 
     template <class T>
@@ -140,15 +143,21 @@ struct BackwardSegment {
         }
     }
 
-    // sum (I, B) = or += weightᵀ (I, O) · packed (O, B)
-    template <class T, int WIDTH, bool FIRST>
+    // sum (I, B) = or += weightᵀ (I, O) · packed (O, B), and zero where x (row i at x + i * x_row) is not positive.
+    template <class T, int WIDTH>
     static SELSHARE_INLINE void add_product(const T* weight, const T* packed, Index I, Index B, Index O,
-                                            const Stream (&streams)[3], T* sum) {
-        multiply<T, WIDTH, 3>(
+                                            const Stream (&streams)[4], T* sum, bool add, const T* x, Index x_row) {
+        multiply<T, WIDTH, 4>(
             {weight, 1, I}, packed, I, B, O, streams,
             [&](Index row, Index column, Index count, const T* values) SELSHARE_INLINED {
-                T* to = sum + row * B + column;
-                for (Index j = 0; j < count; ++j) to[j] = FIRST ? values[j] : to[j] + values[j];
+                T* __restrict to = sum + row * B + column;
+                if (add)
+                    for (Index j = 0; j < count; ++j) to[j] += values[j];
+                else
+                    for (Index j = 0; j < count; ++j) to[j] = values[j];
+                if (x == nullptr) return;
+                const T* at = x + row * x_row + column;
+                for (Index j = 0; j < count; ++j) to[j] = at[j] <= 0 ? T(0) : to[j];
             });
     }
 
@@ -196,7 +205,8 @@ void stacked_linear(const Inputs<T>& inputs, Sizes sizes, const T* weight, const
     if (shared) widest<PackShared, const Inputs<T>*, Index, T*>()(&inputs, sizes.samples, scratch.mine());
     const T* ready = shared ? scratch.mine() : nullptr;
     const auto piece = widest<ForwardPiece, const Forward<T>*, Index, const T*, T*>();
-#pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
+    const Index chunk = chunk_of(sizes.layers * blocks, threads);
+#pragma omp parallel for schedule(dynamic, chunk) num_threads(threads)
     for (Index i = 0; i < sizes.layers * blocks; ++i) piece(&job, i, ready, shared ? nullptr : scratch.mine());
 }
 
@@ -211,7 +221,8 @@ void stacked_linear_backward(const Delta<T>& delta, const Inputs<T>& inputs, Siz
     if (!partial.empty()) job.grad_inputs = partial.data();
     Workspace<T> scratch(packed_bound<T>(sizes.outputs, sizes.samples), threads);
     const auto run = widest<BackwardSegment, const Backward<T>*, Index, T*>();
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+    const Index chunk = chunk_of(segments, threads);
+#pragma omp parallel for schedule(dynamic, chunk) num_threads(threads)
     for (Index s = 0; s < segments; ++s) run(&job, s, scratch.mine());
     if (partial.empty()) return;
     for (Index part = 1; part < segments; ++part)

@@ -27,6 +27,9 @@ inline int useful_threads(int threads, Index multiply_adds) {
     return static_cast<int>(std::clamp<Index>(multiply_adds >> 18, 1, threads));
 }
 
+// Layers a thread takes at a time: several in a row, since each fetches what the one after it needs.
+inline Index chunk_of(Index layers, int threads) { return std::clamp<Index>(layers / (8 * threads), 1, 8); }
+
 // A matrix or vector somewhere in memory: element (i, j) at data[i * row + j * column].
 template <class T>
 struct Strided {
@@ -170,7 +173,7 @@ SELSHARE_INLINE void multiply_tile(const Strided<T>& a, Index rows, const T* pac
         }
 #pragma GCC unroll 4
         for (int s = 0; s < STREAMS; ++s) {
-            __builtin_prefetch(ahead.at[s], 0, 2);
+            __builtin_prefetch(ahead.at[s], 0, 3);
             ahead.at[s] += ahead.step[s];
         }
     }

@@ -182,7 +182,8 @@ void weight_gradient(const Delta<T>& delta, const Inputs<T>& inputs, Sizes sizes
     if (shared) widest<PackNatural, const Inputs<T>*, Index, T*>()(&inputs, sizes.samples, scratch.mine());
     const T* ready = shared ? scratch.mine() : nullptr;
     const auto layer = widest<GradientLayer, const Job<T, Consumer>*, Index, const T*, T*>();
-#pragma omp parallel for schedule(dynamic, 4) num_threads(threads)
+    const Index chunk = chunk_of(sizes.layers, threads);
+#pragma omp parallel for schedule(dynamic, chunk) num_threads(threads)
     for (Index g = 0; g < sizes.layers; ++g) layer(&job, g, ready, shared ? nullptr : scratch.mine());
 }
 
