@@ -58,7 +58,7 @@ def row(case: Case) -> Row:
     made = {architecture: compiled(launch, architecture) for architecture in ARCHITECTURES}
     counted = case.launch(case.counted_size)
     code = Code(compiled(counted, ARCHITECTURES[0]).ttir)
-    huge = case.launch(case.huge_size)
+    huge = case.launch(case.huge_size) if case.huge_size else None
     least = case.least(case.counted_size)
     bytes_ = traffic(code, counted, COUNTED_CACHE)
     moved = bytes_.moved / least
@@ -73,7 +73,7 @@ def row(case: Case) -> Row:
         moved,
         bytes_.requested / least,
         all(c.stored_bytes == code.stored_bytes for c in made.values()),
-        stays_inside(Code(compiled(huge, ARCHITECTURES[0]).ttir), huge),
+        huge is None or stays_inside(Code(compiled(huge, ARCHITECTURES[0]).ttir), huge),
         case.separate(case.size) / case.least(case.size),
         {gpu: _milliseconds(case, gpu, moved * case.least(case.size)) for gpu in GPUS},
         {gpu: _milliseconds(case, gpu, case.separate(case.size)) for gpu in GPUS},
@@ -106,12 +106,12 @@ def resources_table(rows: list[Row]) -> str:
 def traffic_table(rows: list[Row]) -> str:
     """Bytes and predicted times as Markdown."""
     lines = [
-        "| kernel | least possible, MB | moved | asked of L2 | torch, separately | A100, ms: ours, torch | "
-        "H100, ms: ours, torch |",
+        "| kernel | least possible, MB | moved | asked of L2 | torch, separately | A100, µs: ours, torch | "
+        "H100, µs: ours, torch |",
         "| --- | --- | --- | --- | --- | --- | --- |",
     ]
     for r in rows:
-        times = [f"{r.milliseconds[gpu]:.2f}, {r.separate_milliseconds[gpu]:.2f}" for gpu in GPUS]
+        times = [f"{1e3 * r.milliseconds[gpu]:.3g}, {1e3 * r.separate_milliseconds[gpu]:.3g}" for gpu in GPUS]
         lines.append(
             f"| {_title(r)} | {r.least / 1e6:.0f} | {r.moved:.2f}× | {r.requested:.2f}× | {r.separate:.2f}× | "
             f"{' | '.join(times)} |"

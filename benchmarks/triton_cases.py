@@ -10,6 +10,7 @@ from torch import Tensor
 
 from selshare.kernels.gradient_tile import gradient_launch
 from selshare.kernels.launch import Launch
+from selshare.kernels.stacked_linear.triton import backward_launch, forward_launch
 
 B, O, H = 64, 100, 300  # noqa: E741 -- batch, outputs and inputs of the layer at the fork
 BF16 = torch.bfloat16
@@ -32,7 +33,7 @@ class Case:
         The launch for a given size, e.g. number of branches.
     size, counted_size, huge_size
         The size that times are predicted for, a smaller one whose loads and stores are counted, and one at which
-        offsets pass 2³¹.
+        offsets pass 2³¹ (``None`` where another case of the kernel has that).
     least
         The fewest bytes that can move for a size: every input read once, every result written once.
     flops, arithmetic
@@ -46,7 +47,7 @@ class Case:
     launch: Callable[[int], Launch]
     size: int
     counted_size: int
-    huge_size: int
+    huge_size: int | None
     least: Callable[[int], int]
     flops: Callable[[int], int]
     separate: Callable[[int], int]
@@ -97,6 +98,60 @@ def _adam(G: int, delta: Tensor) -> Launch:
     )
 
 
+HEADS, LIVE, FEATURES = 400, 40, 50  # one output each, on merged branches
+
+
+def _heads(operation: str, launch: Callable[[int], Launch], huge_size: int | None, *, forward: bool) -> Case:
+    """Heads that read their branch's features; the size is the batch. torch copies the features, or adds up copies."""
+    weights = HEADS * FEATURES
+
+    def least(samples: int) -> int:
+        return 4 * (LIVE * samples * FEATURES + weights + HEADS * samples) + 8 * HEADS
+
+    def separate(samples: int) -> int:
+        copies = HEADS * samples * FEATURES
+        return least(samples) + 4 * (2 * copies if forward else 2 * copies + LIVE * samples * FEATURES)
+
+    return Case(
+        operation,
+        f"{HEADS} heads on {LIVE} branches",
+        launch,
+        size=64,
+        counted_size=64,
+        huge_size=huge_size,
+        least=least,
+        flops=lambda samples: 2 * HEADS * samples * FEATURES,
+        separate=separate,
+    )
+
+
+def _features(samples: int) -> Tensor:
+    return numbers(LIVE, samples, FEATURES)
+
+
+def _source() -> Tensor:
+    """Heads of one branch are not neighbours."""
+    return torch.arange(HEADS) * 7 % LIVE
+
+
+def _forward(samples: int) -> Launch:
+    outputs = numbers(samples, HEADS, 1).transpose(0, 1)
+    return forward_launch(_features(samples), numbers(HEADS, 1, FEATURES), None, _source(), True, outputs)
+
+
+def _backward(samples: int) -> Launch:
+    delta = numbers(samples, HEADS, 1).transpose(0, 1)
+    features = _features(samples)
+    return backward_launch(delta, features, numbers(HEADS, 1, FEATURES), _source(), False, features)
+
+
+def _head_gradient(samples: int) -> Launch:
+    delta = numbers(samples, HEADS, 1).transpose(0, 1)
+    return gradient_launch(
+        delta, _features(samples), numbers(HEADS, 1, FEATURES), source=_source(), rectify=True, overwrite=True
+    )
+
+
 # torch writes the gradient, reads it to capture it and reads it again to update.
 CASES = [
     _gradient("capture_gradients", 2, 4, lambda G: gradient_launch(delta(G), numbers(B, H), numbers(G, O, H))),
@@ -104,4 +159,7 @@ CASES = [
     _gradient("fused_sgd_step, branch by branch", 6, 9, lambda G: _sgd(G, numbers(G, B, O))),
     _gradient("fused_sgd_step, bfloat16 input", 6, 9, lambda G: _sgd(G, delta(G, BF16), BF16), half=True),
     _gradient("fused_adam_step", 8, 11, lambda G: _adam(G, delta(G))),
+    _heads("stacked_linear", _forward, 12_000_000, forward=True),
+    _heads("stacked_linear_backward", _backward, 12_000_000, forward=False),
+    _heads("weight_gradient", _head_gradient, None, forward=True),
 ]

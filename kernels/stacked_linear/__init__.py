@@ -150,4 +150,4 @@ def _check_delta(delta: Tensor, inputs: Tensor, layers: int, outputs: int) -> No
 
 
 for _operation in ("stacked_linear", "stacked_linear_backward", "weight_gradient"):
-    register(_operation, __name__, ("native", "reference"))
+    register(_operation, __name__, ("triton", "native", "reference"))

@@ -1,0 +1,58 @@
+"""The Triton kernels for layers that share inputs: memory they must leave alone, and offsets past 2³¹."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from backends import forced
+from fences import Fenced, spread
+from selshare.kernels import stacked_linear, stacked_linear_backward
+
+# S, G, B, O, I: heads of one output; more than a tile of samples, outputs and features; a branch without a head.
+CASES = pytest.mark.parametrize("case", [(2, 5, 3, 1, 4), (3, 4, 65, 20, 70), (6, 3, 66, 70, 33)])
+
+
+@pytest.fixture(autouse=True)
+def backend() -> Iterator[str]:
+    yield from forced("stacked_linear", "triton")
+
+
+def close(actual: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(actual, wanted, rtol=0, atol=1e-5 * (1 + wanted.abs().max().item()))
+
+
+@CASES
+def test_within_their_tensors(case: tuple[int, int, int, int, int]) -> None:
+    # Not at the head: the module needs Triton, which some machines lack.
+    from selshare.kernels.stacked_linear.triton import backward_launch, forward_launch
+
+    S, G, B, N, features = case
+    source = torch.arange(G).flip(0) * 2 % S
+    inputs, weight = Fenced(torch.randn(S, B, features)), Fenced(torch.randn(G, N, features))
+    bias, delta = Fenced(torch.randn(G, N)), Fenced(torch.randn(G, B, N))
+    outputs, by_inputs = Fenced(torch.zeros(G, B, N)), Fenced(torch.zeros(S, B, features))
+    forward_launch(inputs.tensor, weight.tensor, bias.tensor, source, True, outputs.tensor).run()
+    own = inputs.tensor[source]
+    close(outputs.tensor, torch.baddbmm(bias.tensor[:, None], own.relu(), weight.tensor.mT))
+    backward_launch(delta.tensor, inputs.tensor, weight.tensor, source, True, by_inputs.tensor).run()
+    summed = torch.zeros(S, B, features).index_add(0, source, torch.bmm(delta.tensor, weight.tensor))
+    close(by_inputs.tensor, torch.where(inputs.tensor <= 0, 0.0, summed))
+    assert outputs.untouched()
+    assert by_inputs.untouched()
+
+
+@pytest.mark.parametrize("strides", [(2**30 + 64, 5, 1), (20, 2**30 + 1, 1), (20, 5, 2**29 + 1)])
+def test_strides_past_two_to_the_31(tmp_path: Path, strides: tuple[int, int, int]) -> None:
+    values, weight, source = torch.randn(3, 4, 5), torch.randn(2, 6, 5), torch.tensor([2, 0])
+    delta = torch.randn(2, 4, 6)
+    inputs = spread(values, strides, tmp_path)
+    close(stacked_linear(inputs, weight, None, source=source), torch.bmm(values[source], weight.mT))
+    gradients = stacked_linear_backward(delta, inputs, weight, source=source, rectify=True)
+    wanted = torch.zeros(3, 4, 5).index_add(0, source, torch.bmm(delta, weight))
+    assert gradients.inputs is not None
+    close(gradients.inputs, torch.where(values <= 0, 0.0, wanted))
