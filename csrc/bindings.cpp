@@ -170,17 +170,17 @@ std::int64_t forest(std::int64_t n, Pointer a, Pointer b, Pointer weights, std::
 }
 
 // crossing_pairs_f32/_f64(products, rows, columns, row, column, half, norms, cores, heights, within, beyond, shifted,
-// a, b, capacity, threads) -> pairs
+// sum, a, b, capacity, threads) -> pairs
 template <class T>
 std::int64_t crossing_pairs(Pointer products, std::int64_t rows, std::int64_t columns, std::int64_t row,
                             std::int64_t column, Pointer half, Pointer norms, Pointer cores, Pointer heights,
-                            Pointer within, Pointer beyond, Pointer shifted, Pointer a, Pointer b,
+                            Pointer within, Pointer beyond, Pointer shifted, bool sum, Pointer a, Pointer b,
                             std::int64_t capacity, int threads) {
     return selshare::crossing_pairs<T>(
         {block_of<T>(products, rows, columns, row, column, half), reinterpret_cast<const T*>(norms),
          reinterpret_cast<const double*>(cores), reinterpret_cast<const double*>(heights),
          reinterpret_cast<const double*>(within), reinterpret_cast<const double*>(beyond),
-         reinterpret_cast<const T*>(shifted)},
+         reinterpret_cast<const T*>(shifted), sum},
         {reinterpret_cast<std::int32_t*>(a), reinterpret_cast<std::int32_t*>(b), capacity}, threads);
 }
 

@@ -59,8 +59,7 @@ SELSHARE_INLINE void cross_row(const Crossing<T>& c, std::int64_t r, std::vector
             block.columns,
             [&](std::int64_t j) { return (products[j] - half[j] >= near) | (products[j] - shifted[j] >= far); },
             [&](std::int64_t j) {
-                double longest = std::max(c.within[r], c.beyond[j]);
-                if (c.cores[row] <= longest && c.cores[block.column + j] <= longest)
+                if (c.open(row, block.column + j, std::max(c.within[r], c.beyond[j])))
                     found.push_back(static_cast<std::int32_t>(block.column + j));
             });
         return;
@@ -69,7 +68,7 @@ SELSHARE_INLINE void cross_row(const Crossing<T>& c, std::int64_t r, std::vector
     for (std::int64_t j = r + 1; j < block.columns; ++j) {
         longest = std::max(longest, c.heights[row + j - r - 1]);
         T value = products[j] - block.half[block.column + j];
-        if (value >= cut_below(norm, longest) && c.cores[row] <= longest && c.cores[block.column + j] <= longest)
+        if (value >= cut_below(norm, longest) && c.open(row, block.column + j, longest))
             found.push_back(static_cast<std::int32_t>(block.column + j));
     }
 }

@@ -27,9 +27,18 @@ struct Crossing {
     const double* within;   // (rows,) longest edge from a row to the block's last row
     const double* beyond;   // (columns,) longest edge from the block's last row to a column; off the diagonal only
     const T* shifted;       // (columns,) half[j] - beyond[j] / 2, rounded down
+
+    bool sum;               // whether distances are norms of sums
+
+    // Whether the cores of two points and the longest edge between them leave an edge open. Of differences, edges of
+    // weight 0 connect equal points, and all edges between those weigh 0.
+    bool open(std::int64_t i, std::int64_t j, double longest) const {
+        return (longest > 0.0 || sum) && cores[i] <= longest && cores[j] <= longest;
+    }
 };
 
-// The pairs (in leaf order) that may be shorter than, or as long as, the longest edge between them; returns how many.
+// The pairs (in leaf order) that may be shorter than, or as long as, the longest edge between them, unless that has
+// length 0; returns how many.
 template <class T>
 std::int64_t crossing_pairs(Crossing<T> crossing, Pairs found, int threads);
 

@@ -55,6 +55,11 @@ class Screen:
     half: Tensor
     unit: float
 
+    @property
+    def is_sum(self) -> bool:
+        """Whether distances are norms of sums, and not of differences."""
+        return self.points.metric == "antipodal"
+
     @classmethod
     def of(cls, points: Points, dtype: torch.dtype) -> Screen:
         """The bounds' ingredients in ``dtype``; time and memory O(n·d)."""
@@ -80,7 +85,7 @@ class Screen:
     def products(self, rows: Tensor, columns: Tensor, workspace: Tensor) -> Tensor:
         """``±y_i·y_j`` of given rows, in the workspace: large where the distance is small."""
         block = workspace[: len(rows) * len(columns)].view(len(rows), len(columns))
-        sign = -1.0 if self.points.metric == "antipodal" else 1.0
+        sign = -1.0 if self.is_sum else 1.0
         return torch.addmm(block, rows, columns.T, beta=0.0, alpha=sign, out=block)
 
     def squared(self, a: Indices, b: Indices) -> Doubles:
@@ -90,7 +95,7 @@ class Screen:
         _native.squared_pairs(
             values.data_ptr(),
             values.shape[1],
-            self.points.metric == "antipodal",
+            self.is_sum,
             a.ctypes.data,
             b.ctypes.data,
             len(a),

@@ -37,11 +37,11 @@ def mutual_reachability_mst(points: Points, k: int) -> Tensor:
         return _of_matrix(points, k)
     nearest = Nearest.of(points, k)
     forest = _connected(nearest, _first_forest(nearest))
-    for _ in range(RESTARTS):
-        forest, finished = _improved(nearest, forest, may_stop=True)
-        if finished:
-            return forest.edges(nearest.screen.unit)
-    return _improved(nearest, forest, may_stop=False)[0].edges(nearest.screen.unit)
+    finished, restarts = False, 0
+    while not finished:
+        forest, finished = _improved(nearest, forest, may_stop=restarts < RESTARTS)
+        restarts += 1
+    return (forest if nearest.screen.is_sum else forest.with_stars()).edges(nearest.screen.unit)
 
 
 def _of_matrix(points: Points, k: int) -> Tensor:
@@ -93,6 +93,19 @@ class Forest:
         """(edges, 3) rows (i, j, squared weight) with i < j."""
         columns = np.minimum(self.a, self.b), np.maximum(self.a, self.b), self.weights * unit
         return torch.from_numpy(np.stack(columns, axis=1, dtype=np.float64))
+
+    def with_stars(self) -> Forest:
+        """The forest with equal points, which edges of weight 0 connect, all joined to the first of them.
+
+        Of the edges between them, all of weight 0, those come first.
+        """
+        starts = np.flatnonzero(np.append(True, self.heights > 0.0))
+        first = np.repeat(np.minimum.reduceat(self.leaves, starts), np.diff(starts, append=len(self.leaves)))
+        equal, longer = self.leaves != first, self.weights > 0.0
+        a = np.concatenate((first[equal], self.a[longer]))
+        b = np.concatenate((self.leaves[equal], self.b[longer]))
+        weights = np.concatenate((np.zeros(equal.sum()), self.weights[longer]))
+        return Forest(a, b, weights, self.leaves, self.heights)
 
 
 def _weights(nearest: Nearest, a: Indices, b: Indices) -> Doubles:
@@ -186,6 +199,7 @@ def _improved(nearest: Nearest, forest: Forest, may_stop: bool) -> tuple[Forest,
                 within.ctypes.data,
                 beyond.ctypes.data + beyond.itemsize * offset,
                 shifted.data_ptr() + shifted.element_size() * offset,
+                screen.is_sum,
                 found[0].ctypes.data + found.itemsize * count,
                 found[1].ctypes.data + found.itemsize * count,
                 TILE * TILE,

@@ -15,7 +15,10 @@ from backends import forced
 from selshare.kernels import core_distances, mutual_reachability_mst, use
 from selshare.kernels.reachability.points import checked
 
-KINDS = ("normal", "rounded", "clusters", "tight and far", "repeated", "binary", "offset", "spiky", "simplex", "tiny")
+KINDS = (
+    *("normal", "rounded", "clusters", "tight and far", "repeated", "binary"),
+    *("offset", "spiky", "simplex", "equal", "tiny"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +58,8 @@ def made(kind: str, n: int, d: int, seed: int) -> Tensor:
         points = random.standard_t(1, (n, d))
     elif kind == "simplex":
         points = np.eye(n)
+    elif kind == "equal":
+        points[: n - 3] = points[0]
     elif kind == "tiny":
         points *= 1e-160
     return torch.from_numpy(points)
