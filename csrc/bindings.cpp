@@ -5,12 +5,14 @@
 
 #include <array>
 #include <cstdint>
+#include <vector>
 
 #include "cpu/eigh.hpp"
 #include "cpu/reachability.hpp"
 #include "cpu/sketch.hpp"
 #include "cpu/spanning_tree.hpp"
 #include "cpu/stacked_linear.hpp"
+#include "cpu/tensor_train.hpp"
 #include "cpu/weight_gradient.hpp"
 
 namespace py = pybind11;
@@ -184,10 +186,24 @@ std::int64_t crossing_pairs(Pointer products, std::int64_t rows, std::int64_t co
         {reinterpret_cast<std::int32_t*>(a), reinterpret_cast<std::int32_t*>(b), capacity}, threads);
 }
 
+// tt_svd_f32/_f64(tensors, count, modes, caps, allowed, cores, ranks, threads) -> see cpu/tensor_train.hpp
+template <class T>
+std::int64_t tt_svd(Pointer tensors, std::int64_t count, const std::vector<std::int64_t>& modes,
+                    const std::vector<std::int64_t>& caps, double allowed, const std::vector<Pointer>& cores,
+                    Pointer ranks, int threads) {
+    std::vector<T*> targets;
+    for (const Pointer core : cores) targets.push_back(reinterpret_cast<T*>(core));
+    const selshare::TrainShape shape{static_cast<int>(modes.size()), modes.data(), caps.data(), allowed};
+    return selshare::tt_svd(reinterpret_cast<const T*>(tensors), count, shape, targets.data(),
+                            reinterpret_cast<std::int64_t*>(ranks), threads);
+}
+
 PYBIND11_MODULE(_native, m) {
     m.doc() = "Compiled kernels of selshare; see selshare.kernels for the public operations.";
     m.def("batched_eigh_f32", &batched_eigh<float>, Unlocked());
     m.def("batched_eigh_f64", &batched_eigh<double>, Unlocked());
+    m.def("tt_svd_f32", &tt_svd<float>, Unlocked());
+    m.def("tt_svd_f64", &tt_svd<double>, Unlocked());
     m.def("sketch_gradients_f32", &sketch_gradients<float>, Unlocked());
     m.def("sketch_gradients_f64", &sketch_gradients<double>, Unlocked());
     m.def("stacked_linear_f32", &stacked_linear<float>, Unlocked());

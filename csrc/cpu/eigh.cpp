@@ -22,18 +22,19 @@ constexpr std::size_t TURN_BYTES = 1 << 19;  // rotations collected before they 
 // Scratch of one thread, in vectors: what a block of matrices of size n needs.
 template <class T>
 struct Block {
-    int n, ld, sweeps;
+    int n, ld;
+    std::ptrdiff_t held;  // turns
     Lanes<T>*a, *z, *d, *e, *tau, *v, *w, *next, *p;
     Turn<T>* turns;
 
     static SELSHARE_INLINE int leading(int n) { return n | 1; }  // odd: columns do not fall on one cache set
-    static SELSHARE_INLINE int sweeps_held(int n) {
-        return std::max<int>(1, static_cast<int>(TURN_BYTES / (sizeof(Turn<T>) * n)));
+    static SELSHARE_INLINE std::size_t turns_held(int n) {
+        return std::max<std::size_t>(n, TURN_BYTES / sizeof(Turn<T>));
     }
     static SELSHARE_INLINE std::size_t vectors(int n) {
-        return 2 * static_cast<std::size_t>(n) * leading(n) + (7 + 2 * static_cast<std::size_t>(sweeps_held(n))) * n;
+        return 2 * static_cast<std::size_t>(n) * leading(n) + 7 * static_cast<std::size_t>(n) + 2 * turns_held(n);
     }
-    SELSHARE_INLINE Block(Lanes<T>* memory, int n) : n(n), ld(leading(n)), sweeps(sweeps_held(n)) {
+    SELSHARE_INLINE Block(Lanes<T>* memory, int n) : n(n), ld(leading(n)), held(turns_held(n)) {
         const std::size_t square = static_cast<std::size_t>(n) * ld;
         a = memory;
         z = a + square;
@@ -79,16 +80,18 @@ SELSHARE_INLINE Mask<T> solve(const Block<T>& b) {
     tridiagonalise(b.a, b.n, b.ld, b.d, b.e, b.tau, b.v, b.w, b.next, b.p);
     accumulate_reflectors(b.a, b.tau, b.n, b.ld, b.z);
     ImplicitQL<T> iteration(b.d, b.e, b.n);
-    std::vector<Range> ranges(b.sweeps);
-    int held = 0, left = SWEEPS_PER_VALUE * b.n;
+    std::vector<Sweep> sweeps;
+    std::ptrdiff_t used = 0;
+    int left = SWEEPS_PER_VALUE * b.n;
     bool more = iteration.find_blocks();
     while (more && left-- > 0) {
-        ranges[held] = iteration.sweep(b.turns + static_cast<std::ptrdiff_t>(held) * b.n);
-        ++held;
+        sweeps.push_back(iteration.sweep(b.turns, used));
+        used += sweeps.back().last - sweeps.back().first;
         more = iteration.find_blocks();
-        if (held == b.sweeps || !more) {
-            apply_turns(b.z, b.n, b.ld, b.turns, b.n, ranges.data(), held);
-            held = 0;
+        if (used + b.n > b.held || !more) {
+            apply_turns(b.z, b.n, b.ld, b.turns, sweeps.data(), static_cast<int>(sweeps.size()));
+            sweeps.clear();
+            used = 0;
         }
     }
     return iteration.open();

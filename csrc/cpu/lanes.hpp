@@ -24,7 +24,7 @@ struct LaneInteger<double> {
 };
 
 template <class T>
-struct Lanes {
+struct alignas(64) Lanes {
     static constexpr int count = 64 / sizeof(T);
     typedef T Vector __attribute__((vector_size(64)));
     Vector value;
@@ -33,7 +33,7 @@ struct Lanes {
 // A condition per lane: all bits set where true. Made from sign bits and applied by bits, as compilers do not turn
 // comparisons of vectors wider than the baseline's into the comparisons that a clone has.
 template <class T>
-struct Mask {
+struct alignas(64) Mask {
     using Integer = typename LaneInteger<T>::type;
     typedef Integer Vector __attribute__((vector_size(64)));
     Vector value;

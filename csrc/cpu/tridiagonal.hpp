@@ -21,8 +21,8 @@ SELSHARE_INLINE Lanes<T> negligible() {
     return Constant<Lanes<T>>::of(std::sqrt(std::numeric_limits<T>::min() / std::numeric_limits<T>::epsilon()));
 }
 
-// Reduces `a` to tridiagonal form: QᵀAQ has diagonal d (n) and off-diagonal e (n - 1, e[n-1] = 0). Column k of `a` below
-// the diagonal then holds the k-th reflector H_k = I - tau[k] v vᵀ (v in rows k+1 on, its first entry, 1, included),
+// Reduces `a` to tridiagonal form: QᵀAQ has diagonal d (n) and off-diagonal e (n - 1, e[n-1] = 0). Row k of `a` right of
+// the diagonal then holds the k-th reflector H_k = I - tau[k] v vᵀ (v from column k+1 on, its first entry, 1, included),
 // Q = H_0 H_1 …; v, w, p are scratch of n vectors each. Each pass over the trailing matrix applies the rank-2 update of
 // the step before and multiplies by the new reflector at once.
 template <class T>
@@ -54,7 +54,7 @@ SELSHARE_INLINE void tridiagonalise(Lanes<T>* a, int n, int ld, Lanes<T>* d, Lan
         next[k + 1] = one;
         for (int i = k + 2; i < n; ++i) next[i] = where(trivial, zero, next[i] * scale);
         for (int i = k + 1; i < n; ++i) {
-            a[i * ld + k] = next[i];
+            a[k * ld + i] = next[i];
             p[i] = zero;
         }
         multiply_updated(a, n, ld, k + 1, v, w, next, p);
@@ -125,34 +125,35 @@ SELSHARE_INLINE void accumulate_reflectors(const Lanes<T>* a, const Lanes<T>* ta
         for (int i = 0; i < n; ++i)
             for (int j = c; j < c + width; ++j) z[i * ld + j] = Constant<L>::of(i == j);
         for (int k = std::min(n - 2, c + width - 2); k >= 0; --k) {
-            const L* v = a + k;
+            const L* v = a + k * ld;
             if (width == COLUMNS) {
                 L dot[COLUMNS];
                 for (int j = 0; j < COLUMNS; ++j) dot[j] = Constant<L>::of(0);
                 for (int i = k + 1; i < n; ++i)
-                    for (int j = 0; j < COLUMNS; ++j) dot[j] = dot[j] + v[i * ld] * z[i * ld + c + j];
+                    for (int j = 0; j < COLUMNS; ++j) dot[j] = dot[j] + v[i] * z[i * ld + c + j];
                 for (int j = 0; j < COLUMNS; ++j) dot[j] = dot[j] * tau[k];
                 for (int i = k + 1; i < n; ++i)
-                    for (int j = 0; j < COLUMNS; ++j) z[i * ld + c + j] = z[i * ld + c + j] - v[i * ld] * dot[j];
+                    for (int j = 0; j < COLUMNS; ++j) z[i * ld + c + j] = z[i * ld + c + j] - v[i] * dot[j];
             } else {
                 for (int j = c; j < n; ++j) {
                     L dot = Constant<L>::of(0);
-                    for (int i = k + 1; i < n; ++i) dot = dot + v[i * ld] * z[i * ld + j];
+                    for (int i = k + 1; i < n; ++i) dot = dot + v[i] * z[i * ld + j];
                     dot = dot * tau[k];
-                    for (int i = k + 1; i < n; ++i) z[i * ld + j] = z[i * ld + j] - v[i * ld] * dot;
+                    for (int i = k + 1; i < n; ++i) z[i * ld + j] = z[i * ld + j] - v[i] * dot;
                 }
             }
         }
     }
 }
 
-// One QL sweep's rotations: at[i] turns columns i and i + 1, i from `last` - 1 down to `first`.
+// A rotation of columns i and i + 1. A sweep takes i from last - 1 down to first; its turn i is at offset + i - first.
 template <class T>
 struct Turn {
     Lanes<T> cosine, sine;
 };
-struct Range {
+struct Sweep {
     int first, last;
+    std::ptrdiff_t offset;
 };
 
 // The state of the QL iteration: per lane, rows first .. last form the block being worked on.
@@ -182,11 +183,12 @@ class ImplicitQL {
         return any(open());
     }
 
-    // One sweep with Wilkinson's shift; writes its rotations and returns which.
-    SELSHARE_INLINE Range sweep(Turn<T>* turns) {
+    // One sweep with Wilkinson's shift; writes its rotations, at most n - 1, from turns[offset] on.
+    SELSHARE_INLINE Sweep sweep(Turn<T>* turns, std::ptrdiff_t offset) {
         const L zero = Constant<L>::of(0), one = Constant<L>::of(1);
         const L smallest = Constant<L>::of(std::numeric_limits<T>::min());
-        const Range range = blocks();
+        Sweep range = blocks();
+        range.offset = offset;
         // Lanes outside their block hold the identity, so that only g and s need setting where they begin.
         L g = zero, s = zero, c = one, p = zero, final_g = zero, final_p = zero, upper = d_[range.last];
         for (int i = range.last - 1; i >= range.first; --i) {
@@ -200,7 +202,7 @@ class ImplicitQL {
             const L r = root(square), inverse = one / r;
             s = where(turn, f * inverse, zero);
             c = where(turn, g * inverse, one);
-            turns[i] = {c, s};
+            turns[offset + i - range.first] = {c, s};
             e_[i + 1] = where(active, where(starts, zero, r), e_[i + 1]);
             const L shifted = upper - p;
             const L x = (lower - shifted) * s + (c + c) * b;
@@ -228,9 +230,9 @@ class ImplicitQL {
     static SELSHARE_INLINE Index below(int i, Index bound) { return (i - bound) >> SIGN; }
 
     // The rows that any lane's block covers, and each lane's first g.
-    SELSHARE_INLINE Range blocks() {
+    SELSHARE_INLINE Sweep blocks() {
         const L zero = Constant<L>::of(0), one = Constant<L>::of(1);
-        Range range{n_, 0};
+        Sweep range{n_, 0, 0};
         L top = zero, next = zero, coupling = one, bottom = zero;
         for (int lane = 0; lane < L::count; ++lane) {
             const int first = static_cast<int>(first_[lane]), last = static_cast<int>(last_[lane]);
@@ -255,36 +257,77 @@ class ImplicitQL {
 
 // Applies the rotations of several sweeps to the columns of z, four rows at a time, which stay in cache meanwhile.
 template <class T>
-SELSHARE_INLINE void apply_turns(Lanes<T>* z, int rows, int ld, const Turn<T>* turns, int stride, const Range* ranges,
-                                 int sweeps) {
+SELSHARE_INLINE void apply_turns(Lanes<T>* z, int rows, int ld, const Turn<T>* turns, const Sweep* sweeps, int count) {
     constexpr int ROWS = 4;
     using L = Lanes<T>;
     int j = 0;
     for (; j + ROWS <= rows; j += ROWS) {
-        L* z0 = z + j * ld;
-        for (int k = 0; k < sweeps; ++k) {
-            const Turn<T>* turn = turns + k * stride;
+        L* row = z + j * ld;
+        for (const Sweep* sweep = sweeps; sweep < sweeps + count; ++sweep) {
+            const Turn<T>* turn = turns + sweep->offset - sweep->first;
             L carried[ROWS];
-            for (int r = 0; r < ROWS; ++r) carried[r] = z0[r * ld + ranges[k].last];
-            for (int i = ranges[k].last - 1; i >= ranges[k].first; --i) {
+            for (int r = 0; r < ROWS; ++r) carried[r] = row[r * ld + sweep->last];
+            for (int i = sweep->last - 1; i >= sweep->first; --i) {
                 const L c = turn[i].cosine, s = turn[i].sine;
                 for (int r = 0; r < ROWS; ++r) {
-                    const L x = z0[r * ld + i];
-                    z0[r * ld + i + 1] = s * x + c * carried[r];
+                    const L x = row[r * ld + i];
+                    row[r * ld + i + 1] = s * x + c * carried[r];
                     carried[r] = c * x - s * carried[r];
                 }
             }
-            for (int r = 0; r < ROWS; ++r) z0[r * ld + ranges[k].first] = carried[r];
+            for (int r = 0; r < ROWS; ++r) row[r * ld + sweep->first] = carried[r];
         }
     }
     for (; j < rows; ++j)
-        for (int k = 0; k < sweeps; ++k)
-            for (int i = ranges[k].last - 1; i >= ranges[k].first; --i) {
-                const Turn<T> turn = turns[k * stride + i];
+        for (const Sweep* sweep = sweeps; sweep < sweeps + count; ++sweep)
+            for (int i = sweep->last - 1; i >= sweep->first; --i) {
+                const Turn<T> turn = turns[sweep->offset + i - sweep->first];
                 const L x = z[j * ld + i], y = z[j * ld + i + 1];
                 z[j * ld + i + 1] = turn.sine * x + turn.cosine * y;
                 z[j * ld + i] = turn.cosine * x - turn.sine * y;
             }
+}
+
+// Turns unit vectors of the diagonal form into eigenvectors of the tridiagonal one: multiplies COLUMNS vectors of
+// length n, one after the other in x, from the left by the rotations of all sweeps. Cheaper than apply_turns where
+// few vectors are wanted.
+template <int COLUMNS, class T>
+SELSHARE_INLINE void unwind_turns(Lanes<T>* x, int n, const Turn<T>* turns, const Sweep* sweeps, int count) {
+    using L = Lanes<T>;
+    for (int k = count - 1; k >= 0; --k) {
+        const Sweep sweep = sweeps[k];
+        const Turn<T>* turn = turns + sweep.offset - sweep.first;
+        L carried[COLUMNS];
+        for (int j = 0; j < COLUMNS; ++j) carried[j] = x[j * n + sweep.first];
+        for (int i = sweep.first; i < sweep.last; ++i) {
+            const L c = turn[i].cosine, s = turn[i].sine;
+            for (int j = 0; j < COLUMNS; ++j) {
+                const L y = x[j * n + i + 1];
+                x[j * n + i] = c * carried[j] + s * y;
+                carried[j] = c * y - s * carried[j];
+            }
+        }
+        for (int j = 0; j < COLUMNS; ++j) x[j * n + sweep.last] = carried[j];
+    }
+}
+
+// Multiplies COLUMNS vectors of length n, one after the other in x, by Q = H_0 H_1 …, see tridiagonalise.
+template <int COLUMNS, class T>
+SELSHARE_INLINE void apply_reflectors(const Lanes<T>* a, const Lanes<T>* tau, int n, int ld, Lanes<T>* x) {
+    using L = Lanes<T>;
+    for (int k = n - 2; k >= 0; --k) {
+        L dot[COLUMNS];
+        for (int j = 0; j < COLUMNS; ++j) dot[j] = Constant<L>::of(0);
+        for (int i = k + 1; i < n; ++i) {
+            const L v = a[k * ld + i];
+            for (int j = 0; j < COLUMNS; ++j) dot[j] = dot[j] + v * x[j * n + i];
+        }
+        for (int j = 0; j < COLUMNS; ++j) dot[j] = dot[j] * tau[k];
+        for (int i = k + 1; i < n; ++i) {
+            const L v = a[k * ld + i];
+            for (int j = 0; j < COLUMNS; ++j) x[j * n + i] = x[j * n + i] - v * dot[j];
+        }
+    }
 }
 
 }  // namespace selshare

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..backend import register, select
-from ..checks import require_finite, require_float
+from ..checks import require_float
 from .train import TensorTrain
 
 __all__ = ["TensorTrain", "tt_svd"]
 
-register("tt_svd", __name__, ("reference",))
+register("tt_svd", __name__, ("native", "reference"))
 
 
 def tt_svd(
@@ -65,7 +65,6 @@ def tt_svd(
         raise ValueError(f"max_rank is {max_rank}; it must be at least 1, or None for no limit.")
     if not 0.0 <= relative_error < 1.0:
         raise ValueError(f"relative_error is {relative_error}; it must lie in [0, 1).")
-    require_finite(tensors, "tensors")
     flat = tensors.detach().reshape(len(tensors), math.prod(modes))
     limit = max_rank if max_rank is not None else flat.shape[1]
     train: TensorTrain = select("tt_svd", tensors.device)(flat, modes, max_rank=limit, relative_error=relative_error)

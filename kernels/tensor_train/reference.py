@@ -5,16 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..checks import require_finite
 from ..eigh.reference import fix_signs
 from .train import TensorTrain
-from .truncation import kept_ranks, threshold
+from .truncation import allowed_share, kept_ranks
 
 
 def tt_svd(tensors: Tensor, modes: tuple[int, ...], *, max_rank: int, relative_error: float) -> TensorTrain:
     """Oseledets 2011, algorithm 1, for all tensors at once, by LAPACK."""
+    require_finite(tensors, "tensors")
     count, columns = tensors.shape
     rest, exponents = scaled(tensors.double())
-    allowed = threshold(rest.norm(dim=1), len(modes), relative_error, tensors.dtype)
+    allowed = allowed_share(len(modes), relative_error, tensors.dtype) * rest.norm(dim=1)
     cores, ranks, rank = [], [], 1
     for mode in modes[:-1]:
         columns //= mode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,9 +13,18 @@ RESOLUTION = {torch.float32: 2.0**-22, torch.float64: 2.0**-47}
 (float32) or of the decomposition (float64)."""
 
 
-def threshold(norms: Tensor, modes: int, relative_error: float, dtype: torch.dtype) -> Tensor:
-    """The norm that each of the ``modes - 1`` steps may discard of tensors with these norms."""
-    return max(relative_error / math.sqrt(max(1, modes - 1)), RESOLUTION[dtype]) * norms
+def allowed_share(modes: int, relative_error: float, dtype: torch.dtype) -> float:
+    """The norm that each of the ``modes - 1`` steps may discard, relative to the tensor's norm."""
+    return max(relative_error / math.sqrt(max(1, modes - 1)), RESOLUTION[dtype])
+
+
+def rank_caps(modes: Sequence[int], max_rank: int) -> list[int]:
+    """The largest rank that each of the ``d - 1`` bonds can have."""
+    caps, rank = [], 1
+    for k in range(1, len(modes)):
+        rank = min(max_rank, rank * modes[k - 1], math.prod(modes[k:]))
+        caps.append(rank)
+    return caps
 
 
 def kept_ranks(squares: Tensor, allowed: Tensor, max_rank: int) -> Tensor:

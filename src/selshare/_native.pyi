@@ -240,3 +240,23 @@ def crossing_pairs_f64(
     capacity: int,
     threads: int,
 ) -> int: ...
+def tt_svd_f32(
+    tensors: int,
+    count: int,
+    modes: list[int],
+    caps: list[int],
+    allowed: float,
+    cores: list[int],
+    ranks: int,
+    threads: int,
+) -> int: ...
+def tt_svd_f64(
+    tensors: int,
+    count: int,
+    modes: list[int],
+    caps: list[int],
+    allowed: float,
+    cores: list[int],
+    ranks: int,
+    threads: int,
+) -> int: ...
