@@ -29,29 +29,16 @@ native = Pybind11Extension(
     extra_link_args=OPENMP,
 )
 
-GPU_TARGETS = ["80,code=sm_80", "90,code=sm_90", "90,code=compute_90"]
-
 
 class BuildNative(build_ext):
     """Adds the CUDA library (plain C ABI, loaded with ctypes) beside the extension."""
 
     def run(self) -> None:
         super().run()
-        nvcc, kernels = shutil.which("nvcc"), sources("csrc/cuda", "*.cu")
-        if nvcc and kernels:
+        if shutil.which("nvcc"):
             library = Path(self.get_ext_fullpath("selshare._cuda")).with_name("libselshare_cuda.so")
             library.parent.mkdir(parents=True, exist_ok=True)
-            targets = [flag for t in GPU_TARGETS for flag in ("-gencode", f"arch=compute_{t}")]
-            flags = [
-                "-O3",
-                "-std=c++17",
-                "-shared",
-                "-Xcompiler",
-                "-fPIC,-fvisibility=hidden",
-                "-cudart",
-                "static",
-            ]
-            subprocess.run([nvcc, *flags, *targets, "-Icsrc", "-o", str(library), *kernels], cwd=ROOT, check=True)
+            subprocess.run([sys.executable, "csrc/cuda/compile.py", str(library)], cwd=ROOT, check=True)
 
 
 setup(ext_modules=[native], cmdclass={"build_ext": BuildNative})

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cpu/block_solvers.hpp"
 #include "cpu/eigh.hpp"
 #include "cpu/reachability.hpp"
 #include "cpu/sketch.hpp"
@@ -24,6 +25,21 @@ template <class T>
 std::int64_t batched_eigh(Pointer matrices, Pointer values, Pointer vectors, std::int64_t count, int n, int threads) {
     return selshare::batched_eigh(reinterpret_cast<const T*>(matrices), reinterpret_cast<T*>(values),
                                   reinterpret_cast<T*>(vectors), count, n, threads);
+}
+
+// The CUDA solvers, run on the CPU to test them: block_eigh(matrices, values, vectors, sweeps, count, n, backwards),
+// block_left_svd(matrices, values, vectors, sweeps, count, n, m, backwards)
+template <class T>
+void block_eigh(Pointer matrices, Pointer values, Pointer vectors, Pointer sweeps, std::int64_t count, int n,
+                bool backwards) {
+    selshare::block_eigh(reinterpret_cast<const T*>(matrices), reinterpret_cast<T*>(values),
+                         reinterpret_cast<T*>(vectors), reinterpret_cast<int*>(sweeps), count, n, backwards);
+}
+template <class T>
+void block_left_svd(Pointer matrices, Pointer values, Pointer vectors, Pointer sweeps, std::int64_t count, int n,
+                    int m, bool backwards) {
+    selshare::block_left_svd(reinterpret_cast<const T*>(matrices), reinterpret_cast<T*>(values),
+                             reinterpret_cast<T*>(vectors), reinterpret_cast<int*>(sweeps), count, n, m, backwards);
 }
 
 // sketch_gradients_f32/_f64(delta, its strides of branches and samples, projected, accumulator, branches, samples,
@@ -204,6 +220,10 @@ PYBIND11_MODULE(_native, m) {
     m.def("batched_eigh_f64", &batched_eigh<double>, Unlocked());
     m.def("tt_svd_f32", &tt_svd<float>, Unlocked());
     m.def("tt_svd_f64", &tt_svd<double>, Unlocked());
+    m.def("block_eigh_f32", &block_eigh<float>, Unlocked());
+    m.def("block_eigh_f64", &block_eigh<double>, Unlocked());
+    m.def("block_left_svd_f32", &block_left_svd<float>, Unlocked());
+    m.def("block_left_svd_f64", &block_left_svd<double>, Unlocked());
     m.def("sketch_gradients_f32", &sketch_gradients<float>, Unlocked());
     m.def("sketch_gradients_f64", &sketch_gradients<double>, Unlocked());
     m.def("stacked_linear_f32", &stacked_linear<float>, Unlocked());

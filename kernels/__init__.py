@@ -10,6 +10,7 @@ from .reachability import core_distances, mutual_reachability
 from .sketch import SketchProjection, sketch_gradients
 from .spanning_tree import mutual_reachability_mst
 from .stacked_linear import LinearGradients, stacked_linear, stacked_linear_backward, weight_gradient
+from .svd import left_svd
 from .tensor_train import TensorTrain, tt_svd
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "fused_adam_step",
     "fused_sgd_step",
     "joint_tt_svd",
+    "left_svd",
     "mutual_reachability",
     "mutual_reachability_mst",
     "sketch_gradients",

@@ -25,6 +25,8 @@ from typing import Any
 
 import torch
 
+from . import cuda_library
+
 BACKENDS = ("reference", "blocked", "native", "numba", "triton", "cuda")
 VARIABLE = "SELSHARE_BACKEND"
 
@@ -108,6 +110,12 @@ def triton_missing() -> str | None:
     return None
 
 
+@cache
+def cuda_missing() -> str | None:
+    """Why the compiled CUDA kernels cannot be used, or ``None``."""
+    return cuda_library.missing()
+
+
 def _interpreted_devices() -> tuple[str, ...]:
     """The devices beside CUDA that Triton kernels run on."""
     return ("cpu",) if interpreting() else ()
@@ -123,6 +131,7 @@ _MISSING: dict[str, Callable[[], str | None]] = {
     "native": native_missing,
     "numba": numba_missing,
     "triton": triton_missing,
+    "cuda": cuda_missing,
 }
 _DEVICES: dict[str, tuple[str, ...]] = {
     "reference": ("any",),

@@ -9,7 +9,7 @@ from ..checks import require_dimensions, require_finite, require_float
 
 __all__ = ["batched_eigh"]
 
-register("batched_eigh", __name__, ("native", "reference"))
+register("batched_eigh", __name__, ("native", "cuda", "reference"))
 
 
 def batched_eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:

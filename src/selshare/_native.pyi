@@ -2,6 +2,20 @@
 
 def batched_eigh_f32(matrices: int, values: int, vectors: int, count: int, n: int, threads: int) -> int: ...
 def batched_eigh_f64(matrices: int, values: int, vectors: int, count: int, n: int, threads: int) -> int: ...
+
+# The CUDA solvers, run on the CPU to test them.
+def block_eigh_f32(
+    matrices: int, values: int, vectors: int, sweeps: int, count: int, n: int, backwards: bool
+) -> None: ...
+def block_eigh_f64(
+    matrices: int, values: int, vectors: int, sweeps: int, count: int, n: int, backwards: bool
+) -> None: ...
+def block_left_svd_f32(
+    matrices: int, values: int, vectors: int, sweeps: int, count: int, n: int, m: int, backwards: bool
+) -> None: ...
+def block_left_svd_f64(
+    matrices: int, values: int, vectors: int, sweeps: int, count: int, n: int, m: int, backwards: bool
+) -> None: ...
 def sketch_gradients_f32(
     delta: int,
     branch_stride: int,

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from backends import each_backend, forced
-from selshare.kernels import batched_eigh, use
+from backends import each_backend, forced, preferred
+from selshare.kernels import batched_eigh
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 SIZES = pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 7, 8, 13, 16, 20, 31, 32, 33, 50, 80])
@@ -178,7 +178,7 @@ def test_strided_and_differentiable_input(backend: str, dtype: torch.dtype) -> N
 @given(st.integers(0, 24), st.integers(1, 18), st.integers(0, 10**6), st.sampled_from([torch.float32, torch.float64]))
 def test_permuting_a_matrix_permutes_its_vectors(count: int, n: int, seed: int, dtype: torch.dtype) -> None:
     for name in each_backend("batched_eigh"):
-        with use(name):
+        with preferred("batched_eigh", name):
             matrices = symmetric(count, n, dtype, seed)
             order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
             permuted = matrices[:, order][:, :, order]
@@ -191,7 +191,7 @@ def test_permuting_a_matrix_permutes_its_vectors(count: int, n: int, seed: int, 
 def test_powers_of_two_scale_exactly(count: int, n: int, exponent: int, seed: int) -> None:
     matrices = symmetric(count, n, torch.float32, seed)
     for name in each_backend("batched_eigh"):
-        with use(name):
+        with preferred("batched_eigh", name):
             values, _ = batched_eigh(matrices)
             scaled, _ = batched_eigh(matrices * 2.0**exponent)
             torch.testing.assert_close(scaled / 2.0**exponent, values, rtol=1e-4, atol=1e-5 * n)
