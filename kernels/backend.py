@@ -202,42 +202,63 @@ def select(operation: str, device: torch.device) -> Callable[..., Any]:
 
 def choose(operation: str, device: str) -> Implementation:
     """Like :func:`select`, for a device type; returns the :class:`Implementation` without importing it."""
+    choice = explain(operation, device)
+    chosen, refused = choice.implementation, "; ".join(choice.refused)
+    if chosen is not None:
+        if choice.refused and not choice.forced:
+            _warn_slower(operation, chosen.backend, refused)
+        return chosen
+    if choice.forced:
+        known = ", ".join(implementation.backend for implementation in _REGISTRY[operation])
+        raise BackendUnavailable(
+            f"{operation} was asked to run on backend {' or '.join(choice.candidates)}, which it cannot: {refused}. "
+            f"It has {known}; name one of these in use() or {VARIABLE}."
+        )
+    raise BackendUnavailable(f"{operation} has no implementation that runs on {device} ({refused}).")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What an operation uses on a device, and why.
+
+    Attributes
+    ----------
+    implementation
+        ``None`` where nothing can run.
+    candidates
+        The backends in the order in which they are considered.
+    refused
+        Those before the chosen one, each with the reason why it cannot run.
+    forced
+        Whether the candidates were named by :func:`use` or in the environment.
+    """
+
+    implementation: Implementation | None
+    candidates: tuple[str, ...]
+    refused: tuple[str, ...]
+    forced: bool
+
+
+def explain(operation: str, device: str) -> Choice:
+    """What :func:`choose` decides, without warning or raising."""
     forced = _FORCED.get() or _from_environment()
-    if forced:
-        return _forced_choice(operation, device, forced)
-    refused: list[str] = []
-    for implementation in _REGISTRY[operation]:
-        if not implementation.fits(device):
-            continue
-        reason = implementation.missing()
-        if reason is None:
-            _warn_slower(operation, implementation.backend, refused)
-            return implementation
-        refused.append(f"{implementation.backend}: {reason}")
-    raise BackendUnavailable(f"{operation} has no implementation that runs on {device} ({'; '.join(refused)}).")
-
-
-def _forced_choice(operation: str, device: str, forced: tuple[str, ...]) -> Implementation:
-    """The first of the forced backends that can run."""
     known = {implementation.backend: implementation for implementation in _REGISTRY[operation]}
+    candidates = forced or tuple(name for name, one in known.items() if one.fits(device))
     refused: list[str] = []
-    for name in forced:
+    for name in candidates:
         reason = known[name].unusable(device) if name in known else f"there is no {name} version of it"
         if reason is None:
-            return known[name]
+            return Choice(known[name], candidates, tuple(refused), bool(forced))
         refused.append(f"{name}: {reason}")
-    raise BackendUnavailable(
-        f"{operation} was asked to run on backend {' or '.join(forced)}, which it cannot: {'; '.join(refused)}. "
-        f"It has {', '.join(known)}; name one of these in use() or {VARIABLE}."
-    )
+    return Choice(None, candidates, tuple(refused), bool(forced))
 
 
-def _warn_slower(operation: str, backend: str, refused: list[str]) -> None:
+def _warn_slower(operation: str, backend: str, refused: str) -> None:
     """Say once per operation that a better implementation could not run."""
-    if refused and operation not in _WARNED:
+    if operation not in _WARNED:
         _WARNED.add(operation)
         warnings.warn(
-            f"{operation} runs on the slower backend {backend!r}, because of {'; '.join(refused)}.",
+            f"{operation} runs on the slower backend {backend!r}, because of {refused}.",
             SlowerBackendWarning,
             stacklevel=4,
         )

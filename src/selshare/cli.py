@@ -12,6 +12,7 @@ from rich.console import Console
 
 from . import __version__
 from .data import load
+from .doctor import diagnose, render
 from .report import comparison_table, groups_summary, write_report
 from .sharing import CRITERIA
 from .training.compare import compare as compare_methods
@@ -106,6 +107,18 @@ def report(
 ) -> None:
     """Write one self-contained HTML page about a run."""
     console.print(f"Report: {write_report(run)}", soft_wrap=True)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Say which implementation each operation uses on this machine, and why."""
+    found = diagnose()
+    if as_json:
+        console.print_json(data=found.to_json())
+    else:
+        console.print(render(found), soft_wrap=False)
 
 
 @app.callback(invoke_without_command=True)
