@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from ..model import MultiTaskModel
-from ..objectives import TaskLosses, check_finite_losses, weighted_sum
+from ..objectives import Objective, TaskLosses, check_finite_losses, pack_targets, weighted_sum
 from ..optim import BankAdam
 from ..sharing import SelectiveSharing
-from .batches import Data, as_loader, to_device
+from .batches import Data, Targets, as_loader, to_device
 from .evaluation import Evaluation, evaluate
 from .history import EpochRecord, History
 from .metrics import higher_is_better
@@ -39,6 +39,8 @@ class Trainer:
         ``None``. Any optimizer of torch's will do; those of :mod:`selshare.optim` never form a bank's gradients.
     sharing
         How branches merge; never, when ``None`` (the paper's MTL baseline).
+    objectives
+        Further terms of the loss, see :class:`selshare.objectives.Objective`: they are added to the tasks' losses.
     scheduler
         A learning-rate scheduler of the optimizer, stepped once an epoch.
     batch_size
@@ -63,6 +65,7 @@ class Trainer:
         optimizer: Optimizer | MakeOptimizer | None = None,
         sharing: SelectiveSharing | None = None,
         *,
+        objectives: Sequence[Objective] = (),
         scheduler: LRScheduler | None = None,
         batch_size: int = 64,
         seed: int = 0,
@@ -76,6 +79,7 @@ class Trainer:
         self.model = model
         self.optimizer = _built(optimizer, model)
         self.sharing = sharing
+        self.objectives = tuple(objectives)
         self.scheduler = scheduler
         self.batch_size = batch_size
         self.seed = seed
@@ -174,10 +178,22 @@ class Trainer:
         for batch in loader:
             inputs, targets = to_device(batch, device)
             self.optimizer.zero_grad(set_to_none=True)
-            self.model.loss(self.model(inputs), targets).backward()
+            self._loss(inputs, targets).backward()
             self.optimizer.step()
             progress.step()
         return self._recorded_loss()
+
+    def _loss(self, inputs: Tensor, targets: Targets) -> Tensor:
+        """What a step minimises: the tasks' losses and the further objectives."""
+        if not self.objectives:
+            return self.model.loss(self.model(inputs), targets)
+        shared = self.model.shared(inputs)
+        outputs = self.model.outputs_from(shared)
+        loss = self.model.loss(outputs, targets)
+        packed = pack_targets(self.model.layout, targets, check=False)
+        for objective in self.objectives:
+            loss = loss + objective(self.model, shared, outputs, packed)
+        return loss
 
     def _recorded_loss(self) -> float:
         """The epoch's training loss from the model's record, checked: on a GPU, steps do not look at values."""
