@@ -72,7 +72,8 @@ class _StackedLinear(torch.autograd.Function):
         """Keep inputs and weight: what autograd would keep, without the ReLU's result."""
         ctx.save_for_backward(inputs, weight, source)
         ctx.rectify = rectify
-        ctx.lazy = lazy_gradient_allowed(weight)
+        # Unformed, a gradient keeps the layer's input alive until the step: no gain where that is the larger.
+        ctx.lazy = weight.numel() >= inputs.numel() and lazy_gradient_allowed(weight)
         return run_layers(inputs, weight, bias, source=source, rectify=rectify)
 
     @staticmethod
