@@ -12,6 +12,7 @@ from rich.console import Console
 
 from . import __version__
 from .data import load
+from .data import names as data_names
 from .doctor import diagnose, render
 from .report import comparison_table, groups_summary, write_report
 from .sharing import CRITERIA
@@ -27,15 +28,15 @@ app = typer.Typer(
 )
 console = Console()
 
-Data = Annotated[str, typer.Argument(help="digits, fashion-mnist, synthetic, or my_module:build")]
+Data = Annotated[str, typer.Argument(help=f"{', '.join(data_names())}, or my_module:build")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs; the data set's own number by default.")]
 Output = Annotated[Path | None, typer.Option(help="Run folder; runs/DATA by default.")]
 Tasks = Annotated[int | None, typer.Option(min=1, help="synthetic: number of tasks.")]
 Groups = Annotated[int | None, typer.Option(min=1, help="synthetic: number of planted groups.")]
-Samples = Annotated[int | None, typer.Option(min=1, help="synthetic: training samples.")]
-TrainSize = Annotated[int | None, typer.Option(min=1, help="fashion-mnist: training images.")]
+Samples = Annotated[int | None, typer.Option(min=1, help="synthetic: training samples; twelve: per task.")]
+TrainSize = Annotated[int | None, typer.Option(min=1, help="Images, letters: how many to train on.")]
 Trunk = Annotated[str | None, typer.Option(help="fashion-mnist: mlp or cnn.")]
-Root = Annotated[Path | None, typer.Option(help="fashion-mnist: folder that holds the data.")]
+Root = Annotated[Path | None, typer.Option(help="Folder that holds the images, or for letters the fonts.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other option of the data set; repeatable.")
 ]
@@ -152,7 +153,7 @@ def _run(
     merge: str,
 ) -> list[Result]:
     """Load, train and test; say each result as it comes."""
-    per_seed = data == "synthetic"
+    per_seed = data in ("synthetic", "twelve")
 
     def finished(result: Result) -> None:
         console.print(f"{result.method}, seed {result.seed}: mean metric {result.mean_metric:.4f}", highlight=False)

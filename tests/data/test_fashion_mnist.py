@@ -1,43 +1,23 @@
 from __future__ import annotations
 
-import gzip
-import struct
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torchvision.datasets import FashionMNIST
 
 from selshare.data import load
 
-SIZES = {"train": 200, "t10k": 50}
 SMALL = {"train_size": 100, "validation_size": 50}
-
-
-def write_idx(path: Path, values: np.ndarray) -> None:
-    header = struct.pack(f">BBBB{values.ndim}i", 0, 0, 8, values.ndim, *values.shape)
-    content = header + values.astype(np.uint8).tobytes()
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-
-
-def write_files(folder: Path, suffix: str = "") -> Path:
-    """Write four tiny files in which the pixels of an image tell its number and its class."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for part, size in SIZES.items():
-        labels = np.arange(size) % 10
-        images = np.zeros((size, 28, 28))
-        images[:, 0, 0], images[:, 0, 1] = np.arange(size), labels
-        write_idx(folder / f"{part}-images-idx3-ubyte{suffix}", images)
-        write_idx(folder / f"{part}-labels-idx1-ubyte{suffix}", labels)
-    return folder
+Write = Callable[..., Path]
 
 
 @pytest.mark.parametrize(
     ("layout", "suffix"), [("FashionMNIST/raw", ""), ("FashionMNIST/raw", ".gz"), ("fashion-mnist", ".gz"), (".", "")]
 )
-def test_reads_every_layout(tmp_path: Path, layout: str, suffix: str) -> None:
-    write_files(tmp_path / layout, suffix)
+def test_reads_every_layout(idx_files: Write, tmp_path: Path, layout: str, suffix: str) -> None:
+    idx_files(tmp_path / layout, suffix)
     problem = load("fashion-mnist", root=tmp_path, **SMALL)
     assert [len(part) for part in (problem.train, problem.validation, problem.test)] == [100, 50, 50]
     inputs, targets = problem.test.tensors
@@ -45,8 +25,8 @@ def test_reads_every_layout(tmp_path: Path, layout: str, suffix: str) -> None:
     assert torch.equal(targets.argmax(dim=1), torch.arange(50) % 10)
 
 
-def test_images_and_labels_are_those_torchvision_reads(tmp_path: Path) -> None:
-    write_files(tmp_path / "FashionMNIST/raw")
+def test_images_and_labels_are_those_torchvision_reads(idx_files: Write, tmp_path: Path) -> None:
+    idx_files(tmp_path / "FashionMNIST/raw")
     theirs = FashionMNIST(str(tmp_path), train=False)
     inputs, targets = load("fashion-mnist", root=tmp_path, **SMALL).test.tensors
     pixels = inputs.squeeze(1)
@@ -57,8 +37,8 @@ def test_images_and_labels_are_those_torchvision_reads(tmp_path: Path) -> None:
     assert names == [name.lower().removesuffix("/top") for name in FashionMNIST.classes]
 
 
-def test_draw_is_stratified_disjoint_standardised_and_seeded(tmp_path: Path) -> None:
-    write_files(tmp_path)
+def test_draw_is_stratified_disjoint_standardised_and_seeded(idx_files: Write, tmp_path: Path) -> None:
+    idx_files(tmp_path)
     problem = load("fashion-mnist", root=tmp_path, **SMALL)
     inputs, targets = problem.train.tensors
     assert torch.equal(targets.sum(dim=0), torch.full((10,), 10.0))
@@ -72,22 +52,24 @@ def test_draw_is_stratified_disjoint_standardised_and_seeded(tmp_path: Path) -> 
     assert not torch.equal(other.train.tensors[0], inputs)
 
 
-def test_every_image_can_be_drawn(tmp_path: Path) -> None:
-    write_files(tmp_path)
+def test_every_image_can_be_drawn(idx_files: Write, tmp_path: Path) -> None:
+    idx_files(tmp_path)
     problem = load("fashion-mnist", root=tmp_path, train_size=150, validation_size=50)
     assert (len(problem.train), len(problem.validation)) == (150, 50)
 
 
 @pytest.mark.parametrize(("trunk", "width"), [("mlp", 256), ("cnn", 640)])
-def test_trunks(tmp_path: Path, trunk: str, width: int) -> None:
-    write_files(tmp_path)
+def test_trunks(idx_files: Write, tmp_path: Path, trunk: str, width: int) -> None:
+    idx_files(tmp_path)
     problem = load("fashion-mnist", root=tmp_path, trunk=trunk, **SMALL)
     assert problem.shared_features == width
     assert problem.make_trunk()(problem.train.tensors[0][:4]).shape == (4, width)
 
 
-def test_environment_variable_names_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_files(tmp_path / "fashion-mnist", ".gz")
+def test_environment_variable_names_the_folder(
+    idx_files: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idx_files(tmp_path / "fashion-mnist", ".gz")
     monkeypatch.setenv("SELSHARE_DATA", str(tmp_path))
     assert len(load("fashion-mnist", **SMALL).train) == 100
 
@@ -105,8 +87,8 @@ def test_missing_files_say_how_to_get_them(tmp_path: Path) -> None:
         ({"train_size": 5, "validation_size": 50}, "at least 10"),
     ],
 )
-def test_options_that_do_not_fit(tmp_path: Path, options: dict[str, object], message: str) -> None:
-    write_files(tmp_path)
+def test_options_that_do_not_fit(idx_files: Write, tmp_path: Path, options: dict[str, object], message: str) -> None:
+    idx_files(tmp_path)
     with pytest.raises(ValueError, match=message):
         load("fashion-mnist", root=tmp_path, **options)
 
@@ -119,15 +101,15 @@ def test_options_that_do_not_fit(tmp_path: Path, options: dict[str, object], mes
         (b"\x00\x00\x08\x01\x00\x00\x00\xc8" + bytes([11] * 200), "largest label 11"),
     ],
 )
-def test_damaged_files_are_named(tmp_path: Path, content: bytes, message: str) -> None:
-    write_files(tmp_path)
+def test_damaged_files_are_named(idx_files: Write, tmp_path: Path, content: bytes, message: str) -> None:
+    idx_files(tmp_path)
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         load("fashion-mnist", root=tmp_path, **SMALL)
 
 
-def test_a_cut_off_download_is_named(tmp_path: Path) -> None:
-    write_files(tmp_path, ".gz")
+def test_a_cut_off_download_is_named(idx_files: Write, tmp_path: Path) -> None:
+    idx_files(tmp_path, ".gz")
     path = tmp_path / "t10k-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte\.gz cannot be decompressed"):

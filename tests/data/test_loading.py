@@ -34,9 +34,19 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_every_name_of_the_error_message_is_known() -> None:
-    assert names() == ("digits", "fashion-mnist", "synthetic")
-    with pytest.raises(ValueError, match=r"no data set 'mnist'; choose one of digits, fashion-mnist, synthetic"):
-        load("mnist")
+    assert names() == (
+        "digits", "fashion-mnist", "mnist", "cifar-10", "omniglot", "cub-200", "alphabets", "glyphs",
+        "glyph-attributes", "synthetic", "twelve",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=rf"no data set 'imagenet'; choose one of {', '.join(names())}"):
+        load("imagenet")
+
+
+@pytest.mark.parametrize("name", ["digits", "synthetic", "twelve"])
+def test_every_problem_says_whose_data_it_is(name: str) -> None:
+    problem = load(name)
+    assert problem.citation
+    assert problem.licence
 
 
 def test_an_unknown_option_lists_the_accepted_ones() -> None:

@@ -66,6 +66,30 @@ def test_task_order_says_nothing_about_groups_and_the_seed_draws_all() -> None:
     assert first.groups == again.groups != other.groups
 
 
+def test_difficulty_spreads_the_tasks_and_changes_nothing_else() -> None:
+    plain, spread = (load("synthetic", tasks=100, samples=5_000, noise=0.0, difficulty=d) for d in (0.0, 1.0))
+    assert torch.equal(plain.train.tensors[0], spread.train.tensors[0])
+    assert plain.groups == spread.groups
+
+    def sureness(problem: Problem) -> torch.Tensor:  # E|E[y x] − ½E[x]| grows with a task's signal
+        inputs, labels = problem.train.tensors
+        return ((labels - 0.5).T @ inputs / len(inputs)).norm(dim=1)
+
+    assert sureness(plain).std() < 0.02
+    assert sureness(spread).std() > 0.05
+
+
+def test_labels_can_be_missing_in_training() -> None:
+    full, gaps = (load("synthetic", tasks=30, samples=1_000, labelled=share) for share in (1.0, 0.25))
+    labels, kept = full.train.tensors[1], gaps.train.tensors[1]
+    there = ~kept.isnan()
+    assert 0.2 < there.float().mean(0).min() < there.float().mean(0).max() < 0.3
+    assert torch.equal(kept[there], labels[there])
+    assert not full.train.tensors[1].isnan().any()
+    for part in ("validation", "test"):
+        assert torch.equal(getattr(full, part).tensors[1], getattr(gaps, part).tensors[1])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -75,6 +99,8 @@ def test_task_order_says_nothing_about_groups_and_the_seed_draws_all() -> None:
         ({"relatedness": 1.1}, "relatedness=1.1"),
         ({"signal": 0.0}, "signal=0.0"),
         ({"samples": -1}, "samples=-1"),
+        ({"difficulty": -0.1}, "difficulty=-0.1"),
+        ({"labelled": 0.0}, "labelled=0.0"),
     ],
 )
 def test_values_out_of_range(options: dict[str, float], message: str) -> None:

@@ -39,4 +39,7 @@ def digits(*, seed: int = 0) -> Problem:
         test=part(test),
         make_trunk=partial(conv_trunk, kernel=3, padding=1),
         shared_features=160,
+        citation="E. Alpaydin, C. Kaynak: Optical recognition of handwritten digits, UCI Machine Learning Repository, "
+        "1998",
+        licence="CC BY 4.0.",
     )

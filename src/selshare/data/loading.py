@@ -9,15 +9,30 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .alphabets import alphabets
+from .cifar10 import cifar10
+from .cub200 import cub200
 from .digits import digits
 from .fashion_mnist import fashion_mnist
+from .glyphs import glyph_attributes, glyphs
+from .mnist import mnist
+from .omniglot import omniglot
 from .problem import Problem
 from .synthetic import synthetic
+from .twelve import twelve
 
 BUILDERS: Mapping[str, Callable[..., Problem]] = {
     "digits": digits,
     "fashion-mnist": fashion_mnist,
+    "mnist": mnist,
+    "cifar-10": cifar10,
+    "omniglot": omniglot,
+    "cub-200": cub200,
+    "alphabets": alphabets,
+    "glyphs": glyphs,
+    "glyph-attributes": glyph_attributes,
     "synthetic": synthetic,
+    "twelve": twelve,
 }
 
 
@@ -27,8 +42,8 @@ def load(name: str, **chosen: Any) -> Problem:
     Parameters
     ----------
     name
-        ``"digits"``, ``"fashion-mnist"``, ``"synthetic"``, or ``"my_module:build"``: a function of the user's own that
-        returns a :class:`Problem`; its module may lie in the current directory.
+        One of :func:`names`, or ``"my_module:build"``: a function of the user's own that returns a :class:`Problem`;
+        its module may lie in the current directory.
     chosen
         The builder's keyword arguments, e.g. ``load("synthetic", tasks=200, groups=10)``.
 

@@ -69,6 +69,8 @@ class Problem:
         How to train.
     groups
         The true groups, as task names, where they are known (planted), else ``None``.
+    citation, licence
+        Whose data these are, and on what terms they may be used.
     """
 
     name: str
@@ -83,3 +85,5 @@ class Problem:
     dropout: float = 0.0
     recipe: Recipe = Recipe()
     groups: tuple[tuple[str, ...], ...] | None = None
+    citation: str = ""
+    licence: str = ""
