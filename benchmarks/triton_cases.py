@@ -10,6 +10,7 @@ from torch import Tensor
 
 from selshare.kernels.gradient_tile import gradient_launch
 from selshare.kernels.launch import Launch
+from selshare.kernels.sketch.triton import sketch_launch
 from selshare.kernels.stacked_linear.triton import backward_launch, forward_launch
 
 B, O, H = 64, 100, 300  # noqa: E741 -- batch, outputs and inputs of the layer at the fork
@@ -152,6 +153,24 @@ def _head_gradient(samples: int) -> Launch:
     )
 
 
+SKETCH = 10 * O  # numbers for each branch
+
+
+def _sketch() -> Case:
+    """torch orders δ by outputs for a batched product, then adds its result."""
+    return Case(
+        "sketch_gradients",
+        "",
+        lambda G: sketch_launch(numbers(G, B, O), numbers(B, SKETCH), numbers(G, SKETCH), scale=1.0),
+        size=1000,
+        counted_size=100,
+        huge_size=2_200_000,
+        least=lambda G: 4 * (G * B * O + B * SKETCH + 2 * G * SKETCH),
+        flops=lambda G: 2 * G * B * SKETCH,
+        separate=lambda G: 4 * (3 * G * B * O + B * SKETCH + 4 * G * SKETCH),
+    )
+
+
 # torch writes the gradient, reads it to capture it and reads it again to update.
 CASES = [
     _gradient("capture_gradients", 2, 4, lambda G: gradient_launch(delta(G), numbers(B, H), numbers(G, O, H))),
@@ -159,6 +178,7 @@ CASES = [
     _gradient("fused_sgd_step, branch by branch", 6, 9, lambda G: _sgd(G, numbers(G, B, O))),
     _gradient("fused_sgd_step, bfloat16 input", 6, 9, lambda G: _sgd(G, delta(G, BF16), BF16), half=True),
     _gradient("fused_adam_step", 8, 11, lambda G: _adam(G, delta(G))),
+    _sketch(),
     _heads("stacked_linear", _forward, 12_000_000, forward=True),
     _heads("stacked_linear_backward", _backward, 12_000_000, forward=False),
     _heads("weight_gradient", _head_gradient, None, forward=True),

@@ -11,7 +11,7 @@ from .projection import SketchProjection
 
 __all__ = ["SketchProjection", "sketch_gradients"]
 
-register("sketch_gradients", __name__, ("native", "reference"))
+register("sketch_gradients", __name__, ("triton", "native", "reference"))
 
 
 def sketch_gradients(
