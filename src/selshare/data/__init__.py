@@ -2,5 +2,6 @@
 
 from .loading import load, names, options
 from .problem import Problem, Recipe
+from .task_mixture import TaskMixture
 
-__all__ = ["Problem", "Recipe", "load", "names", "options"]
+__all__ = ["Problem", "Recipe", "TaskMixture", "load", "names", "options"]

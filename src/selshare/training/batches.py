@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, TensorDataset
 
+from ..data.task_mixture import TaskMixture
+
 Targets = Mapping[str, Tensor] | Tensor
 Data = DataLoader[Any] | Dataset[Any] | tuple[Tensor, Tensor]
 
@@ -34,6 +36,8 @@ def as_loader(
     """
     if isinstance(data, DataLoader):
         return data
+    if isinstance(data, TaskMixture):
+        return data.loader(batch_size, shuffle=shuffle, generator=generator)
     if isinstance(data, tuple):
         data = _paired(data)
     if not isinstance(data, Dataset) or not hasattr(data, "__len__"):

@@ -16,12 +16,23 @@ def only_task(problem: Problem, task: int) -> Problem:
     """The problem with its ``task``-th task alone; samples without a label for it are left out.
 
     Data sets other than ``TensorDataset`` are read through once to find the labelled samples.
+
+    Raises
+    ------
+    ValueError
+        If no training sample has a label for the task.
     """
     columns = TaskLayout(problem.tasks).target_slices[task]
+    train = _labelled(problem.train, columns)
+    if len(train) == 0:  # type: ignore[arg-type]  # sized: as_loader checks it
+        raise ValueError(
+            f"Task {problem.tasks[task].name!r} has no labelled sample to train a network of its own on; leave it out "
+            "of the tasks, or leave out stl."
+        )
     return replace(
         problem,
         tasks=(problem.tasks[task],),
-        train=_labelled(problem.train, columns),
+        train=train,
         validation=_labelled(problem.validation, columns),
         test=_labelled(problem.test, columns),
         groups=None,
