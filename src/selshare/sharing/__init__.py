@@ -1,5 +1,6 @@
 """Sharing: capture → embed → cluster → plan → merge at the end of each epoch, and the lock."""
 
+from .align import align
 from .capture import Capture, GradientCapture
 from .criteria import CRITERIA, Clustering, ClusterSettings, Criterion
 from .embed import Embedding, embed
@@ -8,11 +9,15 @@ from .free_capture import FreeCapture, SGDRule, gradient_sum_from_displacement
 from .lock import Lock
 from .merge import apply, replay
 from .plan import RULES, MergePlan, plan_merges
+from .refit import refit_heads
 from .selective import SelectiveSharing
+from .settings import PRESETS
 from .sketched_capture import SketchedCapture
+from .step_size import MeanGradient
 
 __all__ = [
     "CRITERIA",
+    "PRESETS",
     "RULES",
     "Capture",
     "ClusterSettings",
@@ -22,14 +27,17 @@ __all__ = [
     "FreeCapture",
     "GradientCapture",
     "Lock",
+    "MeanGradient",
     "MergePlan",
     "SGDRule",
     "SelectiveSharing",
     "SharingEvent",
     "SketchedCapture",
+    "align",
     "apply",
     "embed",
     "gradient_sum_from_displacement",
     "plan_merges",
+    "refit_heads",
     "replay",
 ]

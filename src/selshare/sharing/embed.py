@@ -39,6 +39,7 @@ def embed(
     *,
     relative_error: float = 1e-2,
     max_rank: int | None = None,
+    centre: bool = False,
     names: Sequence[str] | None = None,
 ) -> Embedding:
     """Embed the branches by their gradients.
@@ -57,6 +58,9 @@ def embed(
         The part of the norm the tensor trains may lose, of the whole stack (joint) or of each gradient (per branch).
     max_rank
         A limit on the width of the joint train's rows, or on every rank of the per-branch trains.
+    centre
+        Subtract the mean of the unit-norm gradients first: what all tasks have in common says nothing of their
+        relations (*ours*; one-vs-rest tasks of one label set have their mostly negative part in common).
     names
         What to call each row in an error, e.g. ``"task 'sandal'"``; ``"branch 3"`` where not given.
 
@@ -67,6 +71,9 @@ def embed(
     """
     check_method(method)
     units, live = _unit_gradients(gradients, names)
+    if centre and len(live) > 2:  # of two, the centred ones are opposite whatever they were
+        units, left = _unit_gradients(units - units.mean(0), None)
+        live = live[left]
     rows = units.flatten(1)
     if len(live) > 1:
         rows = _METHODS[method](units, relative_error, max_rank)

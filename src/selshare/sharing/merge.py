@@ -10,12 +10,16 @@ from torch import Tensor
 
 from ..model import MultiTaskModel
 from ..model.bank import resize_stacked, stacked_tensors
+from .align import align
 from .plan import MergePlan
+from .refit import outputs_on, refit_heads, tasks_to_refit
 
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None
 
 
-def apply(plan: MergePlan, model: MultiTaskModel, optimizers: Optimizers = None) -> None:
+def apply(
+    plan: MergePlan, model: MultiTaskModel, optimizers: Optimizers = None, *, shared: Tensor | None = None
+) -> None:
     """Merge the bank's branches in place, and with them the optimizers' state and the assignment.
 
     What a survivor holds afterwards (known: best is the default, the others are the paper's alternatives; *ours*:
@@ -31,10 +35,15 @@ def apply(plan: MergePlan, model: MultiTaskModel, optimizers: Optimizers = None)
     ========  ============================================  =======================================
 
     Integer and boolean tensors (``num_batches_tracked``) are the survivor's own under every rule. Branches in no
-    group keep all they have, to the bit; heads and trunk are not touched. State tensors move if they have one row
-    per branch (as many dimensions as the parameter and its first one); others, like Adam's ``step``, stay.
+    group keep all they have, to the bit; the trunk is not touched, nor are heads without ``shared``. State tensors
+    move if they have one row per branch (as many dimensions as the parameter and its first one); others, like Adam's
+    ``step``, stay.
     Parameters keep their identity, so param groups and schedulers go on; ``.grad`` of the bank's parameters is
     cleared. All is computed before anything is written: an error leaves model and optimizers as they were.
+
+    With ``shared`` the merge preserves functions (*ours*): the heads of tasks whose branch changes are refitted to
+    give on it what they gave before (:func:`~selshare.sharing.refit.refit_heads`), and under ``"mean"``, ``"max"``
+    and ``"min"`` hidden units are aligned first (:func:`~selshare.sharing.align.align`).
 
     Parameters
     ----------
@@ -44,11 +53,14 @@ def apply(plan: MergePlan, model: MultiTaskModel, optimizers: Optimizers = None)
         The model whose bank shrinks.
     optimizers
         One or several; ``None`` is right only for optimizers without state.
+    shared
+        ``(N, …)`` recent shared representations to refit heads on; heads are not touched when ``None``.
 
     Raises
     ------
     ValueError
-        If the plan is for another number of branches.
+        If the plan is for another number of branches, or with ``shared`` a rule other than ``"best"`` meets branches
+        whose units cannot be aligned.
     TypeError
         If an optimizer is none, or is an LBFGS, whose state is one flat history of all parameters together.
     """
@@ -60,6 +72,10 @@ def apply(plan: MergePlan, model: MultiTaskModel, optimizers: Optimizers = None)
         )
     if not plan.changes:
         return
+    if shared is not None:
+        outputs, refitted = outputs_on(model, shared), tasks_to_refit(plan, model.assignment)
+        if plan.rule != "best":
+            align(plan, model.bank, shared, every)
     tensors = {name: _merged(tensor, plan, plan.rule) for name, tensor in stacked_tensors(model.bank).items()}
     states = list(_moved_states(plan, model, every))
     assignment = plan.assignment_map().to(model.assignment.device)[model.assignment]
@@ -67,6 +83,8 @@ def apply(plan: MergePlan, model: MultiTaskModel, optimizers: Optimizers = None)
     for state, key, moved in states:
         state[key] = moved
     model.reassign(assignment)
+    if shared is not None:
+        refit_heads(model, shared, outputs, refitted, every)
 
 
 def replay(plans: Iterable[MergePlan], model: MultiTaskModel, optimizers: Optimizers = None) -> None:

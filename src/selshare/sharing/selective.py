@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
-from torch import Tensor
 
 from ..model import MultiTaskModel
-from .capture import Capture, check_capture, make_capture
-from .criteria import Clustering, ClusterSettings, Criterion, cluster_branches, find_criterion
-from .embed import Embedding, check_method, embed
-from .events import Names, SharingEvent
+from .align import check_alignable
+from .capture import Capture, make_capture
+from .clock import Clock
+from .criteria import ClusterSettings, Criterion, cluster_branches, find_criterion
+from .embed import Embedding, embed
+from .events import SharingEvent
+from .grouping import Grouping
 from .lock import Lock
 from .merge import Optimizers, apply, as_optimizers
-from .plan import MergePlan, branch_losses, check_rule, plan_merges
+from .names import event_arrays, merged_names, names_by_branch, shared_groups, who
+from .plan import MergePlan, branch_losses, plan_merges
+from .recent import RecentShared
+from .settings import check_settings, resolve
+from .step_size import MeanGradient
 
 
 class SelectiveSharing:
@@ -50,9 +54,6 @@ class SelectiveSharing:
         Of HDBSCAN.
     patience
         Lock after that many epochs in a row that changed nothing.
-    warmup
-        Epochs before the first merge. In these, branches are captured, embedded and clustered as ever and the event
-        shows the clusters, but nothing merges and the lock's patience does not run.
     capture
         How gradients are come by: ``"exact"`` adds them up over the epoch; ``"free"`` reads them off the displacement
         of SGD, at no cost per step, where that is exact, and adds them up where it is not (:class:`FreeCapture`);
@@ -62,6 +63,31 @@ class SelectiveSharing:
         Numbers per branch of the sketched capture; at least the outputs of a branch's first layer.
     seed
         Of the random criterion and of the sketch's directions.
+    preset
+        What the settings below are where they are ``None``: ``"paper"``, the published method to the letter, or
+        ``"default"``, the repairs (*ours*) that did best, see ``docs/results.md``;
+        ``selshare.sharing.settings.PRESETS`` has both.
+    warmup
+        Epochs before the first merge. In these, branches are captured, embedded and clustered as ever and the event
+        shows the clusters, but nothing merges and the lock's patience does not run. (Paper: 0.)
+    refit_heads
+        Refit the head of every task that changes its branch, in closed form, so that its outputs survive; for
+        ``merge`` other than ``"best"`` hidden units are aligned first. (Paper: ``False``.) See
+        :func:`selshare.sharing.apply`.
+    refit_rows
+        On how many of the epoch's last training samples; their shared representations are held until the lock.
+    merged_gradient
+        What a branch of several tasks learns from: the ``"sum"`` of its tasks' gradients, or their ``"mean"``: see
+        :class:`MeanGradient`. In force as long as the sharing is attached. (Paper: ``"sum"``.)
+    group_epochs
+        0: cluster every epoch's gradients by themselves, and merge each time. Otherwise cluster the gradients of the
+        first so many epochs together, once, and merge these groups when ``warmup`` is over, once: group early,
+        merge late. Between the two nothing is captured. (Paper: 0.)
+    stable_epochs
+        Merge only groups that have stayed the same, up to an adjusted Rand index of .9, in that many clusterings
+        after their first. With ``group_epochs`` grouping ends as soon as they have. (Paper: 0.)
+    centre
+        Take out what the branches' gradients have in common before they are clustered. (Paper: ``False``.)
 
     Attributes
     ----------
@@ -88,13 +114,20 @@ class SelectiveSharing:
         min_samples: int = 1,
         cluster_selection_method: str = "eom",
         patience: int = 3,
-        warmup: int = 0,
         capture: str = "exact",
         sketch_size: int = 1000,
         seed: int = 0,
+        preset: str = "default",
+        warmup: int | None = None,
+        refit_heads: bool | None = None,
+        refit_rows: int = 1024,
+        merged_gradient: str | None = None,
+        group_epochs: int | None = None,
+        stable_epochs: int | None = None,
+        centre: bool | None = None,
     ) -> None:
         name, self._criterion = find_criterion(criterion)
-        self.settings: dict[str, Any] = {
+        chosen = {
             "criterion": name,
             "merge": merge,
             "embedding": embedding,
@@ -104,12 +137,19 @@ class SelectiveSharing:
             "min_samples": min_samples,
             "cluster_selection_method": cluster_selection_method,
             "patience": patience,
-            "warmup": warmup,
             "capture": capture,
             "sketch_size": sketch_size,
             "seed": seed,
+            "warmup": warmup,
+            "refit_heads": refit_heads,
+            "refit_rows": refit_rows,
+            "merged_gradient": merged_gradient,
+            "group_epochs": group_epochs,
+            "stable_epochs": stable_epochs,
+            "centre": centre,
         }
-        _check_settings(self.settings)
+        self.settings: dict[str, Any] = resolve(preset, chosen)
+        check_settings(self.settings)
         self.epoch = 0
         self.events: list[SharingEvent] = []
         self.plans: list[MergePlan] = []
@@ -117,6 +157,9 @@ class SelectiveSharing:
         self._model: MultiTaskModel | None = None
         self._optimizers: tuple[torch.optim.Optimizer, ...] = ()
         self._capture: Capture | None = None
+        self._grouping = Grouping(self.settings["group_epochs"], self.settings["stable_epochs"])
+        self._recent = RecentShared(refit_rows) if self.settings["refit_heads"] else None
+        self._mean_gradient = MeanGradient() if self.settings["merged_gradient"] == "mean" else None
 
     @property
     def locked(self) -> bool:
@@ -140,7 +183,8 @@ class SelectiveSharing:
             If it is attached already.
         ValueError
             If the model's branches are not those the merges so far have left, are frozen, or are from the start too
-            few for ``min_samples`` or ``min_cluster_size``.
+            few for ``min_samples`` or ``min_cluster_size``; or if ``refit_heads`` meets a merge rule other than
+            ``"best"`` and branches whose units cannot be aligned.
         TypeError
             If an argument is of the wrong kind, or an optimizer's state cannot follow a merge.
         """
@@ -154,15 +198,17 @@ class SelectiveSharing:
         self._lock.check(model.assignment)
         if not self.locked:
             self._check_enough(model.bank.branches)
-            capture = make_capture(self.settings)
-            capture.start(model, optimizers)
-            self._capture = capture
+            self._start_watching(model, optimizers)
+        if self._mean_gradient is not None:
+            self._mean_gradient.start(model)
         self._model, self._optimizers = model, optimizers
         return self
 
     def detach(self) -> None:
         """Stop watching: the model keeps its branches and nothing of the sharing. Does nothing if not attached."""
-        self._stop_capture()
+        self._stop_watching()
+        if self._mean_gradient is not None:
+            self._mean_gradient.stop()
         self._model, self._optimizers = None, ()
 
     def end_epoch(self) -> SharingEvent:
@@ -180,20 +226,25 @@ class SelectiveSharing:
         model = self._model
         if model is None:
             raise RuntimeError("end_epoch() needs a model; call attach(model, optimizer) before training.")
-        event = self._report_only(model) if self._capture is None else self._share(model, self._capture)
+        event = self._report_only(model) if self.locked else self._share(model)
         self.epoch = event.epoch
         self.events.append(event)
         model.reset_loss_record()
         return event
 
     def state_dict(self) -> dict[str, Any]:
-        """What to save at the end of an epoch, as plain JSON values: settings, epoch, lock and merge plans."""
+        """What to save at the end of an epoch: settings, epoch, lock, merge plans and groups that wait.
+
+        Plain JSON values, but for the gradients of earlier epochs where ``group_epochs`` is above 1 and not over:
+        a tensor, for ``torch.save``.
+        """
         return {
             "settings": dict(self.settings),
             "epoch": self.epoch,
             "unchanged": self._lock.unchanged,
             "lock_reason": self._lock.reason,
             "plans": [plan.to_json() for plan in self.plans],
+            "grouping": self._grouping.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -205,7 +256,7 @@ class SelectiveSharing:
             If the state was saved with other settings, is not complete, or an attached model's branches are not
             those the saved merges have left. Nothing is changed then.
         """
-        expected = {"settings", "epoch", "unchanged", "lock_reason", "plans"}
+        expected = {"settings", "epoch", "unchanged", "lock_reason", "plans", "grouping"}
         if set(state) != expected:
             raise ValueError(f"a sharing state has the keys {sorted(expected)}; got {sorted(state)}.")
         saved, own = state["settings"], self.settings
@@ -218,63 +269,86 @@ class SelectiveSharing:
             _check_left(plans, self._model)
         self.plans, self.epoch, self.events = plans, state["epoch"], []
         self._lock = Lock(self.settings["patience"], state["unchanged"], state["lock_reason"])
-        if self.locked:
-            self._stop_capture()
-        elif self._capture is not None:
-            self._capture.reset()
+        self._grouping.load_state_dict(state["grouping"])
+        if self._model is not None:
+            self._next_epoch()
 
-    def _share(self, model: MultiTaskModel, capture: Capture) -> SharingEvent:
+    def _share(self, model: MultiTaskModel) -> SharingEvent:
         """One end of epoch before the lock."""
-        settings, clock = self.settings, _Clock()
-        epoch, before, owners = self.epoch + 1, model.bank.branches, _names_by_branch(model)
-        with clock.stage("capture"):
-            gradients = capture.gradients()
-        with clock.stage("embed"):
-            embedding = embed(
-                gradients,
-                settings["embedding"],
-                relative_error=settings["relative_error"],
-                max_rank=settings["max_rank"],
-                names=[_who(names) for names in owners],
-            )
-            _check_any(embedding)
-        with clock.stage("cluster"):
-            labels, clustering = cluster_branches(self._criterion, embedding, before, self._cluster_settings(epoch))
+        clock = Clock()
+        epoch, before, owners = self.epoch + 1, model.bank.branches, names_by_branch(model)
+        arrays: dict[str, Any] = {}
+        if not self._grouping.final:
+            arrays = self._group(model, epoch, clock)
         with clock.stage("plan"):
             losses = branch_losses(model.assignment, model.recorded_losses(), before)
-            plan = plan_merges(labels, losses, settings["merge"])
-        warming = epoch <= settings["warmup"]
+            labels = self._grouping.labels
+            assert labels is not None
+            plan = plan_merges(labels, losses, self.settings["merge"])
+        due = self._due(epoch)
         with clock.stage("merge"):
-            if not warming:
+            if due:
                 self._carry_out(plan, model)
-            if self.locked:
-                self._stop_capture()
-            else:
-                capture.reset()
-        clusters = _merged_names(plan, owners)
+            elif self._grouping.final and not self._grouping.stable:
+                self._lock.reason = f"the groups were not stable in {epoch} epochs"
+            elif not self._grouping.stable and self._grouping.could_be_stable and epoch > self.settings["warmup"]:
+                self._lock.count(changed=False)
+            self._next_epoch()
+        clusters = merged_names(plan, owners)
         return SharingEvent(
             epoch=epoch,
-            criterion=settings["criterion"],
-            groups=_groups(model),
-            merged=() if warming else clusters,
+            criterion=self.settings["criterion"],
+            groups=shared_groups(model),
+            merged=clusters if due else (),
             clusters=clusters,
             branches_before=before,
             branches_after=model.bank.branches,
             locked=self.locked,
             lock_reason=self._lock.reason,
             branch_tasks=owners,
-            labels=tuple(labels.tolist()),
-            **_arrays(embedding, clustering),
-            plan=None if warming else plan,
+            labels=labels,
+            **arrays,
+            plan=plan if due else None,
             seconds=clock.seconds,
         )
 
+    def _group(self, model: MultiTaskModel, epoch: int, clock: Clock) -> dict[str, Any]:
+        """Cluster what was captured, and remember it; the event's arrays."""
+        settings, capture = self.settings, self._capture
+        assert capture is not None
+        with clock.stage("capture"):
+            gradients = self._grouping.summed(capture.gradients())
+        with clock.stage("embed"):
+            embedding = embed(
+                gradients,
+                settings["embedding"],
+                relative_error=settings["relative_error"],
+                max_rank=settings["max_rank"],
+                centre=settings["centre"],
+                names=[who(names) for names in names_by_branch(model)],
+            )
+            _check_any(embedding)
+        with clock.stage("cluster"):
+            told = self._cluster_settings(epoch)
+            labels, clustering = cluster_branches(self._criterion, embedding, model.bank.branches, told)
+            self._grouping.observe(labels, gradients, epoch)
+        return event_arrays(embedding, clustering)
+
+    def _due(self, epoch: int) -> bool:
+        """Whether the groups found are to be merged at the end of this epoch."""
+        ready = self._grouping.final if self.settings["group_epochs"] else True
+        return ready and self._grouping.stable and epoch > self.settings["warmup"]
+
     def _carry_out(self, plan: MergePlan, model: MultiTaskModel) -> None:
         """Merge, and see whether that was the last time."""
-        apply(plan, model, self._optimizers)
+        shared = self._recent.gathered() if self._recent is not None and plan.changes else None
+        apply(plan, model, self._optimizers, shared=shared)
         if plan.changes:
             self.plans.append(plan)
+            self._grouping.restart()
         self._lock.check(model.assignment)
+        if self._grouping.final and not self.locked:
+            self._lock.reason = "the groups of the first epochs have merged"
         self._lock.count(plan.changes)
 
     def _report_only(self, model: MultiTaskModel) -> SharingEvent:
@@ -282,14 +356,14 @@ class SelectiveSharing:
         return SharingEvent(
             epoch=self.epoch + 1,
             criterion=self.settings["criterion"],
-            groups=_groups(model),
+            groups=shared_groups(model),
             merged=(),
             clusters=(),
             branches_before=model.bank.branches,
             branches_after=model.bank.branches,
             locked=True,
             lock_reason=self._lock.reason,
-            branch_tasks=_names_by_branch(model),
+            branch_tasks=names_by_branch(model),
         )
 
     def _cluster_settings(self, epoch: int) -> ClusterSettings:
@@ -306,51 +380,41 @@ class SelectiveSharing:
                 f"min_cluster_size={self.settings['min_cluster_size']} need at least {needed}; lower them."
             )
 
+    def _start_watching(self, model: MultiTaskModel, optimizers: tuple[torch.optim.Optimizer, ...]) -> None:
+        """Start what is needed until the lock."""
+        if self._recent is not None and self.settings["merge"] != "best":
+            check_alignable(model.bank)
+        if not self._grouping.final:
+            capture = make_capture(self.settings)
+            capture.start(model, optimizers)
+            self._capture = capture
+        if self._recent is not None:
+            self._recent.start(model)
+
+    def _next_epoch(self) -> None:
+        """Start the next epoch's capture anew, or let go of what is no longer needed."""
+        if self._recent is not None:
+            self._recent.reset()
+        if self._mean_gradient is not None:
+            self._mean_gradient.refresh()
+        if self.locked:
+            self._stop_watching()
+        elif self._grouping.final:
+            self._stop_capture()
+        elif self._capture is not None:
+            self._capture.reset()
+
+    def _stop_watching(self) -> None:
+        """Let go of the capture and of the shared representations."""
+        self._stop_capture()
+        if self._recent is not None:
+            self._recent.stop()
+
     def _stop_capture(self) -> None:
         """Let go of the capture, if there is one."""
         if self._capture is not None:
             self._capture.stop()
             self._capture = None
-
-
-class _Clock:
-    """Wall-clock seconds by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Time what is inside."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - start
-
-
-def _check_settings(settings: Mapping[str, Any]) -> None:
-    """Raise on a setting that is unknown or out of range."""
-    check_rule(settings["merge"])
-    check_method(settings["embedding"])
-    check_capture(settings["capture"])
-    if settings["cluster_selection_method"] not in ("eom", "leaf"):
-        raise ValueError(f"cluster_selection_method is 'eom' or 'leaf', not {settings['cluster_selection_method']!r}.")
-    if not 0.0 <= settings["relative_error"] < 1.0:
-        raise ValueError(f"relative_error must be at least 0 and below 1; it is {settings['relative_error']}.")
-    least = {
-        "min_cluster_size": 2,
-        "min_samples": 1,
-        "patience": 1,
-        "warmup": 0,
-        "seed": 0,
-        "max_rank": 1,
-        "sketch_size": 1,
-    }
-    for name, lowest in least.items():
-        value = settings[name]
-        if name == "max_rank" and value is None:
-            continue
-        if not isinstance(value, int) or value < lowest:
-            raise ValueError(f"{name} must be a whole number, at least {lowest}; it is {value!r}.")
 
 
 def _check_left(plans: Sequence[MergePlan], model: MultiTaskModel) -> None:
@@ -369,39 +433,3 @@ def _check_any(embedding: Embedding) -> None:
             "no gradient reached any branch since the last end_epoch(); call loss.backward() with the model in "
             "training mode, after attach()."
         )
-
-
-def _names_by_branch(model: MultiTaskModel) -> Names:
-    """Task names of each branch."""
-    return tuple(tuple(model.layout.names[task] for task in tasks) for tasks in model.tasks_by_branch())
-
-
-def _groups(model: MultiTaskModel) -> Names:
-    """Task names of each branch that has several."""
-    return tuple(names for names in _names_by_branch(model) if len(names) > 1)
-
-
-def _who(names: Sequence[str]) -> str:
-    """Tasks in the words of an error."""
-    return f"task{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
-
-
-def _merged_names(plan: MergePlan, owners: Names) -> Names:
-    """Task names of each group of a plan."""
-    return tuple(tuple(name for branch in group for name in owners[branch]) for group in plan.groups)
-
-
-def _arrays(embedding: Embedding, clustering: Clustering | None) -> dict[str, Any]:
-    """The event's arrays, on the CPU."""
-    arrays: dict[str, Any] = {
-        "embedded": tuple(embedding.branches.tolist()),
-        "embedding": _on_cpu(embedding.rows) if clustering else None,
-    }
-    for name in ("distances", "linkage", "condensed_tree"):
-        arrays[name] = _on_cpu(getattr(clustering, name)) if clustering else None
-    return arrays
-
-
-def _on_cpu(array: Tensor | None) -> Tensor | None:
-    """A tensor that no later step changes, or ``None``."""
-    return None if array is None else array.detach().to("cpu", copy=True)

@@ -1,0 +1,88 @@
+"""The settings of selective sharing: presets, and what is out of range."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .capture import check_capture
+from .embed import check_method
+from .plan import check_rule
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {
+        "refit_heads": False,
+        "merged_gradient": "sum",
+        "group_epochs": 0,
+        "stable_epochs": 0,
+        "warmup": 0,
+        "centre": False,
+    },
+    "default": {
+        "refit_heads": False,
+        "merged_gradient": "sum",
+        "group_epochs": 0,
+        "stable_epochs": 0,
+        "warmup": 0,
+        "centre": False,
+    },
+}
+"""What the repairs are set to where a user leaves them at ``None``: as in the paper, or as the ablation chose."""
+
+_LEAST = {
+    "min_cluster_size": 2,
+    "min_samples": 1,
+    "patience": 1,
+    "seed": 0,
+    "max_rank": 1,
+    "sketch_size": 1,
+    "refit_rows": 1,
+    "group_epochs": 0,
+    "stable_epochs": 0,
+    "warmup": 0,
+}
+
+
+def resolve(preset: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings ``chosen``, with those that are ``None`` and part of a preset taken from it.
+
+    Raises
+    ------
+    ValueError
+        If there is no preset of that name.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}.")
+    defaults = PRESETS[preset]
+    return {name: defaults.get(name) if value is None else value for name, value in chosen.items()}
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` on a setting that is unknown or out of range."""
+    check_rule(settings["merge"])
+    check_method(settings["embedding"])
+    check_capture(settings["capture"])
+    _check_choice(settings, "cluster_selection_method", ("eom", "leaf"))
+    _check_choice(settings, "merged_gradient", ("sum", "mean"))
+    if not 0.0 <= settings["relative_error"] < 1.0:
+        raise ValueError(f"relative_error must be at least 0 and below 1; it is {settings['relative_error']}.")
+    for name in ("refit_heads", "centre"):
+        if not isinstance(settings[name], bool):
+            raise ValueError(f"{name} is True or False, not {settings[name]!r}.")
+    for name, lowest in _LEAST.items():
+        value = settings[name]
+        if name == "max_rank" and value is None:
+            continue
+        if not isinstance(value, int) or value < lowest:
+            raise ValueError(f"{name} must be a whole number, at least {lowest}; it is {value!r}.")
+    if settings["group_epochs"] and settings["stable_epochs"] >= settings["group_epochs"]:
+        raise ValueError(
+            f"stable_epochs={settings['stable_epochs']} needs {settings['stable_epochs'] + 1} clusterings, but "
+            f"group_epochs={settings['group_epochs']} allows only as many as that; raise group_epochs."
+        )
+
+
+def _check_choice(settings: Mapping[str, Any], name: str, choices: tuple[str, str]) -> None:
+    """Raise unless a setting is one of two words."""
+    if settings[name] not in choices:
+        raise ValueError(f"{name} is {choices[0]!r} or {choices[1]!r}, not {settings[name]!r}.")
