@@ -28,7 +28,7 @@ std::int64_t batched_eigh(Pointer matrices, Pointer values, Pointer vectors, std
 }
 
 // The CUDA solvers, run on the CPU to test them: block_eigh(matrices, values, vectors, sweeps, count, n, backwards),
-// block_left_svd(matrices, values, vectors, sweeps, count, n, m, backwards)
+// block_left_svd(matrices, values, vectors, right or 0, sweeps, count, n, m, backwards)
 template <class T>
 void block_eigh(Pointer matrices, Pointer values, Pointer vectors, Pointer sweeps, std::int64_t count, int n,
                 bool backwards) {
@@ -36,10 +36,11 @@ void block_eigh(Pointer matrices, Pointer values, Pointer vectors, Pointer sweep
                          reinterpret_cast<T*>(vectors), reinterpret_cast<int*>(sweeps), count, n, backwards);
 }
 template <class T>
-void block_left_svd(Pointer matrices, Pointer values, Pointer vectors, Pointer sweeps, std::int64_t count, int n,
-                    int m, bool backwards) {
+void block_left_svd(Pointer matrices, Pointer values, Pointer vectors, Pointer right, Pointer sweeps,
+                    std::int64_t count, int n, int m, bool backwards) {
     selshare::block_left_svd(reinterpret_cast<const T*>(matrices), reinterpret_cast<T*>(values),
-                             reinterpret_cast<T*>(vectors), reinterpret_cast<int*>(sweeps), count, n, m, backwards);
+                             reinterpret_cast<T*>(vectors), reinterpret_cast<T*>(right),
+                             reinterpret_cast<int*>(sweeps), count, n, m, backwards);
 }
 
 // sketch_gradients_f32/_f64(delta, its strides of branches and samples, projected, accumulator, branches, samples,

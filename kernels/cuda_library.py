@@ -54,7 +54,7 @@ def load() -> ctypes.CDLL:
         If it is not there, or cannot be loaded.
     """
     library = ctypes.CDLL(str(path()))
-    solve = [c_int, c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int]
+    solve = [c_int, c_void_p, c_void_p, c_void_p, c_void_p]
     plan = [c_int, c_int, c_int, c_int64, c_int]
     declared: dict[str, list[Any]] = {
         "selshare_device_count": [POINTER(c_int)],
@@ -65,8 +65,8 @@ def load() -> ctypes.CDLL:
         "selshare_left_svd_plan": [*plan, c_int, POINTER(Plan)],
     }
     for suffix in FLOATS.values():
-        declared[f"selshare_eigh_{suffix}"] = [*solve, c_void_p, c_void_p]
-        declared[f"selshare_left_svd_{suffix}"] = [*solve, c_int, c_void_p, c_void_p]
+        declared[f"selshare_eigh_{suffix}"] = [*solve, c_int64, c_int, c_void_p, c_void_p]
+        declared[f"selshare_left_svd_{suffix}"] = [*solve, c_void_p, c_int64, c_int, c_int, c_void_p, c_void_p]
     for name, arguments in declared.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, c_int
@@ -111,8 +111,10 @@ def limits(device: int) -> tuple[int, int]:
     return shared_bytes.value, processors.value
 
 
-def solve(operation: str, matrices: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def solve(operation: str, matrices: Tensor, sizes: tuple[int, ...], *more: Tensor | None) -> tuple[Tensor, Tensor]:
     """Values ``(N, n)`` and vectors ``(N, n, n)`` of ``matrices (N, …)``, of which each has ``sizes``, ``n`` first.
+
+    ``more`` are the further results of the C interface, to be written, or ``None``.
 
     Raises
     ------
@@ -131,7 +133,7 @@ def solve(operation: str, matrices: Tensor, sizes: tuple[int, ...]) -> tuple[Ten
     workspace = torch.empty(bytes_needed, dtype=torch.uint8, device=matrices.device)
     name = f"selshare_{operation}_{FLOATS[matrices.dtype]}"
     with torch.cuda.device(device):
-        pointers = (tensor.data_ptr() for tensor in (matrices, values, vectors, sweeps))
+        pointers = (0 if one is None else one.data_ptr() for one in (matrices, values, vectors, *more, sweeps))
         stream = torch.cuda.current_stream().cuda_stream
         check(getattr(load(), name)(device, *pointers, count, *sizes, workspace.data_ptr(), stream), name)
     failed = sweeps < 0

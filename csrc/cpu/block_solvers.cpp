@@ -27,19 +27,20 @@ void block_eigh(const T* matrices, T* values, T* vectors, int* sweeps, std::int6
 }
 
 template <class T>
-void block_left_svd(const T* matrices, T* values, T* vectors, int* sweeps, std::int64_t count, int n, int m,
+void block_left_svd(const T* matrices, T* values, T* vectors, T* right, int* sweeps, std::int64_t count, int n, int m,
                     bool backwards) {
     auto items = poisoned<T>(blocks::svd_items(n)), rows = poisoned<T>(blocks::svd_row_items(n));
     auto work = poisoned<T>(blocks::svd_work_items(n, m));
     const auto at = blocks::svd_space(items.data(), work.data(), rows.data(), n);
     for (std::int64_t i = 0; i < count; ++i)
         sweeps[i] = blocks::block_left_svd(blocks::Block{backwards}, matrices + i * n * m, values + i * n,
-                                           vectors + i * n * n, at, n, m);
+                                           vectors + i * n * n, right == nullptr ? nullptr : right + i * n * m, at,
+                                           n, m);
 }
 
 template void block_eigh(const float*, float*, float*, int*, std::int64_t, int, bool);
 template void block_eigh(const double*, double*, double*, int*, std::int64_t, int, bool);
-template void block_left_svd(const float*, float*, float*, int*, std::int64_t, int, int, bool);
-template void block_left_svd(const double*, double*, double*, int*, std::int64_t, int, int, bool);
+template void block_left_svd(const float*, float*, float*, float*, int*, std::int64_t, int, int, bool);
+template void block_left_svd(const double*, double*, double*, double*, int*, std::int64_t, int, int, bool);
 
 }  // namespace selshare

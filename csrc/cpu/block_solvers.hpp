@@ -11,7 +11,7 @@ namespace selshare {
 template <class T>
 void block_eigh(const T* matrices, T* values, T* vectors, int* sweeps, std::int64_t count, int n, bool backwards);
 template <class T>
-void block_left_svd(const T* matrices, T* values, T* vectors, int* sweeps, std::int64_t count, int n, int m,
+void block_left_svd(const T* matrices, T* values, T* vectors, T* right, int* sweeps, std::int64_t count, int n, int m,
                     bool backwards);
 
 }  // namespace selshare

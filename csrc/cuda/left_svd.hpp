@@ -60,11 +60,12 @@ SELSHARE_BLOCK int sweep_until_orthogonal(const Block& block, const SvdSpace<T>&
 }
 
 // The singular values of matrix (n x m), descending, padded with zeros where m < n, and its left singular vectors as
-// columns (n x n), the largest-magnitude entry of each positive. Returns the number of sweeps or NOT_CONVERGED; ends
-// with a barrier.
+// columns (n x n), the largest-magnitude entry of each positive. Where `right` is not null: the right singular vectors
+// as rows (n x m), zero where the singular value is; they are orthogonal however small the values. Returns the number
+// of sweeps or NOT_CONVERGED; ends with a barrier.
 template <class T>
-SELSHARE_BLOCK int block_left_svd(const Block& block, const T* matrix, T* values, T* vectors, const SvdSpace<T>& at,
-                                  int n, int m) {
+SELSHARE_BLOCK int block_left_svd(const Block& block, const T* matrix, T* values, T* vectors, T* right,
+                                  const SvdSpace<T>& at, int n, int m) {
     T *found = at.scratch, *signs = at.scratch + n;
     const auto row = [&](int i) { return at.work + static_cast<std::int64_t>(i) * row_stride(m); };
     block.each(n, m, [&](int i, int j) { row(i)[j] = matrix[static_cast<std::int64_t>(i) * m + j]; });
@@ -83,6 +84,13 @@ SELSHARE_BLOCK int block_left_svd(const Block& block, const T* matrix, T* values
         return false;
     });
     store_sorted(block, found, scale.up, at.rows, n, at.order, signs, values, vectors);
+    if (right != nullptr) {
+        block.each(n, m, [&](int i, int j) {
+            const T length = found[at.order[i]];
+            right[static_cast<std::int64_t>(i) * m + j] = length > 0 ? signs[i] * row(at.order[i])[j] / length : T(0);
+        });
+        block.barrier();
+    }
     return sweeps;
 }
 

@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(MOST_THREADS, 2)
 
 template <class T, int SHARED>
 __global__ void __launch_bounds__(MOST_THREADS, 2)
-    left_svd_kernel(const T* matrices, T* values, T* vectors, int* sweeps, std::int64_t count, int n, int m,
+    left_svd_kernel(const T* matrices, T* values, T* vectors, T* right, int* sweeps, std::int64_t count, int n, int m,
                     T* workspace) {
     T* shared = dynamic_shared<T>();
     const std::int64_t per_block = svd_row_items(n) + (SHARED == NEITHER ? svd_work_items(n, m) : 0);
@@ -77,7 +77,8 @@ __global__ void __launch_bounds__(MOST_THREADS, 2)
     T* rows = SHARED == BOTH ? work + svd_work_items(n, m) : mine;
     const SvdSpace<T> at = svd_space(shared, work, rows, n);
     for (std::int64_t i = blockIdx.x; i < count; i += gridDim.x) {
-        const int done = block_left_svd(Block{}, matrices + i * n * m, values + i * n, vectors + i * n * n, at, n, m);
+        const int done = block_left_svd(Block{}, matrices + i * n * m, values + i * n, vectors + i * n * n,
+                                        right == nullptr ? nullptr : right + i * n * m, at, n, m);
         if (threadIdx.x == 0) sweeps[i] = done;
     }
 }
@@ -108,8 +109,8 @@ int eigh(int device, const T* matrices, T* values, T* vectors, int* sweeps, std:
 }
 
 template <class T>
-int left_svd(int device, const T* matrices, T* values, T* vectors, int* sweeps, std::int64_t count, int n, int m,
-             void* workspace, void* stream) {
+int left_svd(int device, const T* matrices, T* values, T* vectors, T* right, int* sweeps, std::int64_t count, int n,
+             int m, void* workspace, void* stream) {
     int limit = 0, processors = 0;
     selshare_plan plan;
     int code = selshare_limits(device, &limit, &processors);
@@ -118,7 +119,7 @@ int left_svd(int device, const T* matrices, T* values, T* vectors, int* sweeps, 
     const auto kernel = plan.shared == BOTH    ? left_svd_kernel<T, BOTH>
                         : plan.shared == FIRST ? left_svd_kernel<T, FIRST>
                                                : left_svd_kernel<T, NEITHER>;
-    return queue(kernel, plan, device, stream, matrices, values, vectors, sweeps, count, n, m,
+    return queue(kernel, plan, device, stream, matrices, values, vectors, right, sweeps, count, n, m,
                  static_cast<T*>(workspace));
 }
 
@@ -160,12 +161,12 @@ int selshare_eigh_f64(int device, const double* matrices, double* values, double
     return eigh(device, matrices, values, vectors, sweeps, count, n, workspace, stream);
 }
 
-int selshare_left_svd_f32(int device, const float* matrices, float* values, float* vectors, int* sweeps, int64_t count,
-                          int n, int m, void* workspace, void* stream) {
-    return left_svd(device, matrices, values, vectors, sweeps, count, n, m, workspace, stream);
+int selshare_left_svd_f32(int device, const float* matrices, float* values, float* vectors, float* right, int* sweeps,
+                          int64_t count, int n, int m, void* workspace, void* stream) {
+    return left_svd(device, matrices, values, vectors, right, sweeps, count, n, m, workspace, stream);
 }
 
-int selshare_left_svd_f64(int device, const double* matrices, double* values, double* vectors, int* sweeps,
-                          int64_t count, int n, int m, void* workspace, void* stream) {
-    return left_svd(device, matrices, values, vectors, sweeps, count, n, m, workspace, stream);
+int selshare_left_svd_f64(int device, const double* matrices, double* values, double* vectors, double* right,
+                          int* sweeps, int64_t count, int n, int m, void* workspace, void* stream) {
+    return left_svd(device, matrices, values, vectors, right, sweeps, count, n, m, workspace, stream);
 }

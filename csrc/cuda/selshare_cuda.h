@@ -42,11 +42,14 @@ SELSHARE_EXPORT int selshare_eigh_f64(int device, const double* matrices, double
                                       int64_t count, int n, void* workspace, void* stream);
 
 /* matrices (count, n, m); values (count, n), the singular values, descending; vectors (count, n, n), the left singular
- * vectors in columns; sweeps and workspace as above. 1 <= n <= 128, 1 <= m. */
+ * vectors in columns; right, unless null, (count, n, m): the right ones in rows, zero where the value is; sweeps and
+ * workspace as above. 1 <= n <= 128, 1 <= m. */
 SELSHARE_EXPORT int selshare_left_svd_f32(int device, const float* matrices, float* values, float* vectors,
-                                          int* sweeps, int64_t count, int n, int m, void* workspace, void* stream);
+                                          float* right, int* sweeps, int64_t count, int n, int m, void* workspace,
+                                          void* stream);
 SELSHARE_EXPORT int selshare_left_svd_f64(int device, const double* matrices, double* values, double* vectors,
-                                          int* sweeps, int64_t count, int n, int m, void* workspace, void* stream);
+                                          double* right, int* sweeps, int64_t count, int n, int m, void* workspace,
+                                          void* stream);
 
 #ifdef __cplusplus
 }

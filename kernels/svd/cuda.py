@@ -18,9 +18,21 @@ def left_svd(matrices: Tensor) -> tuple[Tensor, Tensor]:
     if n > cuda_library.LARGEST or matrices.numel() == 0:
         return reference.left_svd(matrices)
     if m <= WIDE * n:
-        return cuda_library.solve("left_svd", matrices, (n, m))
+        return cuda_library.solve("left_svd", matrices, (n, m), None)
     values, vectors, exponents = reduced(matrices)
     return torch.ldexp(values, exponents), vectors
+
+
+def thin_svd(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Of ``matrices (N, m, n)``, ``n <= 128``: values ``(N, n)`` and left vectors ``(N, m, n)``, by turning columns.
+
+    The vectors are orthonormal however small their values are; where a value is zero, so is its vector. Signs are
+    not fixed.
+    """
+    count, m, n = matrices.shape
+    rows = matrices.new_empty(count, n, m)
+    values, _ = cuda_library.solve("left_svd", matrices.mT, (n, m), rows)
+    return values, rows.mT
 
 
 def reduced(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -31,4 +43,4 @@ def reduced(matrices: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     exponents = exponents.clamp(-limit, limit)[:, None]
     scaled = torch.ldexp(matrices, -exponents[:, :, None])
     _, upper = torch.linalg.qr(scaled.mT, mode="r")
-    return *cuda_library.solve("left_svd", upper.mT, (n, n)), exponents
+    return *cuda_library.solve("left_svd", upper.mT, (n, n), None), exponents

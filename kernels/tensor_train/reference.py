@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -11,8 +13,21 @@ from .train import TensorTrain
 from .truncation import allowed_share, kept_ranks
 
 
-def tt_svd(tensors: Tensor, modes: tuple[int, ...], *, max_rank: int, relative_error: float) -> TensorTrain:
-    """Oseledets 2011, algorithm 1, for all tensors at once, by LAPACK."""
+def left_vectors(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Singular values ``(G, q)`` of matrices ``(G, m, n)``, descending, and their left vectors ``(G, m, q)``."""
+    vectors, values, _ = torch.linalg.svd(matrices, full_matrices=False)
+    return values, vectors
+
+
+def tt_svd(
+    tensors: Tensor,
+    modes: tuple[int, ...],
+    *,
+    max_rank: int,
+    relative_error: float,
+    decompose: Callable[[Tensor], tuple[Tensor, Tensor]] = left_vectors,
+) -> TensorTrain:
+    """Oseledets 2011, algorithm 1, for all tensors at once, by LAPACK or what ``decompose`` has for it."""
     require_finite(tensors, "tensors")
     count, columns = tensors.shape
     rest, exponents = scaled(tensors.double())
@@ -21,7 +36,7 @@ def tt_svd(tensors: Tensor, modes: tuple[int, ...], *, max_rank: int, relative_e
     for mode in modes[:-1]:
         columns //= mode
         unfolding = rest.reshape(count, rank * mode, columns)
-        U, S, _ = torch.linalg.svd(unfolding, full_matrices=False)
+        S, U = decompose(unfolding)
         kept = kept_ranks(S.square(), allowed, max_rank)
         width = int(kept.max()) if count else 1
         basis = first_columns(U, S[:, 0] == 0, kept, width)

@@ -11,10 +11,10 @@ def block_eigh_f64(
     matrices: int, values: int, vectors: int, sweeps: int, count: int, n: int, backwards: bool
 ) -> None: ...
 def block_left_svd_f32(
-    matrices: int, values: int, vectors: int, sweeps: int, count: int, n: int, m: int, backwards: bool
+    matrices: int, values: int, vectors: int, right: int, sweeps: int, count: int, n: int, m: int, backwards: bool
 ) -> None: ...
 def block_left_svd_f64(
-    matrices: int, values: int, vectors: int, sweeps: int, count: int, n: int, m: int, backwards: bool
+    matrices: int, values: int, vectors: int, right: int, sweeps: int, count: int, n: int, m: int, backwards: bool
 ) -> None: ...
 def sketch_gradients_f32(
     delta: int,

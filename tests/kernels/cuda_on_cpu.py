@@ -14,15 +14,15 @@ from selshare import _native
 from selshare.kernels import backend, cuda_library
 
 
-def solve(operation: str, matrices: Tensor, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def solve(operation: str, matrices: Tensor, sizes: tuple[int, ...], *more: Tensor | None) -> tuple[Tensor, Tensor]:
     """As ``cuda_library.solve``."""
-    values, vectors, sweeps = solve_in_order(operation, matrices, sizes)
+    values, vectors, sweeps = solve_in_order(operation, matrices, sizes, *more)
     assert bool((sweeps > 0).all()) or vectors.numel() == 0, sweeps
     return values, vectors
 
 
 def solve_in_order(
-    operation: str, matrices: Tensor, sizes: tuple[int, ...], *, backwards: bool = False
+    operation: str, matrices: Tensor, sizes: tuple[int, ...], *more: Tensor | None, backwards: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Values, vectors and sweeps; independent items one after another, or the other way round."""
     matrices = matrices.contiguous()
@@ -32,7 +32,7 @@ def solve_in_order(
     if vectors.numel():
         suffix = cuda_library.FLOATS[matrices.dtype]
         run = getattr(_native, f"block_{operation}_{suffix}")
-        pointers = (tensor.data_ptr() for tensor in (matrices, values, vectors, sweeps))
+        pointers = (0 if one is None else one.data_ptr() for one in (matrices, values, vectors, *more, sweeps))
         run(*pointers, count, *sizes, backwards)
     return values, vectors, sweeps
 

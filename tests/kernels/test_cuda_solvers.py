@@ -20,9 +20,10 @@ def test_work_between_barriers_may_come_in_any_order(dtype: torch.dtype, n: int)
         ("left_svd", matrices, (n, n)),
         ("left_svd", torch.randn(2, n, 2 * n + 1, dtype=dtype), (n, 2 * n + 1)),
     ):
-        forwards = solve_in_order(operation, given, sizes)
-        backwards = solve_in_order(operation, given, sizes, backwards=True)
-        for one, other in zip(forwards, backwards, strict=True):
+        right = [torch.full_like(given, torch.nan) for _ in range(2)] if operation == "left_svd" else []
+        forwards = solve_in_order(operation, given, sizes, *right[:1])
+        backwards = solve_in_order(operation, given, sizes, *right[1:], backwards=True)
+        for one, other in zip((*forwards, *right[:1]), (*backwards, *right[1:]), strict=True):
             assert torch.equal(one, other)
 
 
@@ -39,7 +40,7 @@ def test_the_largest_sizes(dtype: torch.dtype, n: int) -> None:
     v = vectors[0].double().numpy()
     assert np.abs(v.T @ v - np.eye(n)).max() <= 16 * eps
     assert np.abs(exact @ v - v * values[0].double().numpy()).max() <= 8 * eps * np.linalg.norm(exact)
-    values, vectors, sweeps = solve_in_order("left_svd", matrices, (n, n))
+    values, vectors, sweeps = solve_in_order("left_svd", matrices, (n, n), None)
     assert 5 <= int(sweeps) <= 16
     exact = matrices[0].double().numpy()
     largest = np.linalg.norm(exact, 2)
@@ -55,7 +56,7 @@ def test_diagonal_input_takes_one_sweep(dtype: torch.dtype) -> None:
     assert int(sweeps) == 1
     assert values.tolist() == [[5, 3, 2, 0, -1]]
     assert vectors[0].abs().sum().item() == 5
-    assert int(solve_in_order("left_svd", diagonal, (5, 5))[2]) == 1
+    assert int(solve_in_order("left_svd", diagonal, (5, 5), None)[2]) == 1
 
 
 @DTYPES
@@ -66,4 +67,21 @@ def test_steep_spectra_stay_below_half_of_the_sweeps_allowed(dtype: torch.dtype)
     for decades in (4, 8, 14, 30):
         steep = torch.logspace(0, -decades, n, dtype=torch.float64)
         assert int(solve_in_order("eigh", ((left * steep) @ left.mT).to(dtype), (n,))[2]) <= 30
-        assert int(solve_in_order("left_svd", ((left * steep) @ right.mT).to(dtype), (n, n))[2]) <= 30
+        assert int(solve_in_order("left_svd", ((left * steep) @ right.mT).to(dtype), (n, n), None)[2]) <= 30
+
+
+@DTYPES
+def test_right_vectors_are_orthonormal_however_small_their_values(dtype: torch.dtype) -> None:
+    values = torch.tensor([1.0, 1e-2, 1e-5, 0.0], dtype=torch.float64)
+    left, _ = torch.linalg.qr(torch.randn(3, 4, 4, dtype=torch.float64))
+    wanted, _ = torch.linalg.qr(torch.randn(3, 17, 3, dtype=torch.float64))
+    matrices = ((left * values)[:, :, :3] @ wanted.mT).to(dtype)
+    matrices[2] = 0
+    right = torch.full_like(matrices, torch.nan)
+    found, vectors, _ = solve_in_order("left_svd", matrices, (4, 17), right)
+    eps = torch.finfo(dtype).eps
+    products = right[:2, :3].double() @ right[:2, :3].double().mT
+    torch.testing.assert_close(products, torch.eye(3, dtype=torch.float64).expand(2, 3, 3), rtol=0, atol=40 * eps)
+    rebuilt = vectors.double() * found.double()[:, None] @ right.double()
+    torch.testing.assert_close(rebuilt, matrices.double(), rtol=0, atol=20 * eps)
+    assert bool((right[2] == 0).all())

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backends import each_backend, forced
-from selshare.kernels import TensorTrain, tt_svd, use
+from backends import each_backend, forced, preferred
+from selshare.kernels import TensorTrain, tt_svd
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 RESOLUTION = {torch.float32: 2.0**-22, torch.float64: 2.0**-47}
@@ -326,7 +326,7 @@ def test_any_shape(
     shape = tuple(modes)
     tensors = random_tensors(count, shape, dtype, seed)
     for name in each_backend("tt_svd"):
-        with use(name):
+        with preferred("tt_svd", name):
             train = tt_svd(tensors, shape, max_rank=max_rank, relative_error=relative_error)
             assert_train(train, tensors, shape)
             assert_as_good_as_lapack(train, tensors, shape)
