@@ -43,13 +43,13 @@ void block_left_svd(Pointer matrices, Pointer values, Pointer vectors, Pointer r
                              reinterpret_cast<int*>(sweeps), count, n, m, backwards);
 }
 
-// sketch_gradients_f32/_f64(delta, its strides of branches and samples, projected, accumulator, branches, samples,
-// outputs, per_output, scale, threads)
+// sketch_gradients_f32/_f64(delta, its strides of branches, samples and outputs, projected, accumulator, branches,
+// samples, outputs, per_output, scale, threads)
 template <class T>
-void sketch_gradients(Pointer delta, std::int64_t branch_stride, std::int64_t sample_stride, Pointer projected,
-                      Pointer accumulator, std::int64_t branches, std::int64_t samples, std::int64_t outputs,
-                      std::int64_t per_output, T scale, int threads) {
-    selshare::sketch_gradients({reinterpret_cast<const T*>(delta), branch_stride, sample_stride,
+void sketch_gradients(Pointer delta, std::int64_t branch_stride, std::int64_t sample_stride, std::int64_t output_stride,
+                      Pointer projected, Pointer accumulator, std::int64_t branches, std::int64_t samples,
+                      std::int64_t outputs, std::int64_t per_output, T scale, int threads) {
+    selshare::sketch_gradients({reinterpret_cast<const T*>(delta), branch_stride, sample_stride, output_stride,
                                 reinterpret_cast<const T*>(projected), reinterpret_cast<T*>(accumulator), branches,
                                 samples, outputs, per_output, scale},
                                threads);

@@ -4,8 +4,9 @@ The model: a small trunk to 300 shared features, branches 300-100-100 with ReLU,
 with momentum, and the gradient of every branch's first layer captured. One step is forward, backward, capture and
 update. Contestants take turns, step by step; the fastest step of each counts, and medians are shown beside it.
 
-- ``ours``: BankSGD, captured by the fused step. ``ours, free``: captured from the displacement. ``ours, none``: not
-  captured. ``ours, torch SGD``: the same model under ``torch.optim.SGD``, captured by a hook.
+- ``ours``: BankSGD, captured by the fused step. ``ours, free``: captured from the displacement. ``ours, sketch``:
+  1,000 random projections a branch. ``ours, none``: not captured. ``ours, torch SGD``: the same model under
+  ``torch.optim.SGD``, captured by a hook.
 - ``modules``: an ``nn.ModuleList`` of branches in a Python loop, ``.grad`` added to an accumulator per branch.
 - ``vmap``: the same modules through ``torch.func.stack_module_state`` and ``vmap``.
 - ``per-task backward``: LibMTL's way (``AbsWeighting._compute_grad``): losses put into one tensor task by task, one
@@ -37,12 +38,15 @@ from torch.nn import functional
 
 from selshare import MultiTaskModel, Task
 from selshare.optim import BankSGD
-from selshare.sharing import FreeCapture, GradientCapture
+from selshare.sharing import FreeCapture, GradientCapture, SketchedCapture
 
 INPUTS, SHARED, HIDDEN, BATCH = 64, 300, 100, 64
 OPTIONS = {"lr": 0.01, "momentum": 0.5}
 PER_TASK_MOST = 100  # tasks up to which the quadratic peers run
 TORCHJD_MOST = 100
+SKETCH_SIZE = 1000
+CAPTURE_OF = {"ours": "exact", "ours, free": "free", "ours, sketch": "sketch"}
+CAPTURES = {"exact": GradientCapture, "free": FreeCapture, "sketch": lambda: SketchedCapture(SKETCH_SIZE)}
 
 
 def make_trunk() -> nn.Module:
@@ -67,7 +71,7 @@ def flops(tasks: int) -> float:
 
 
 class Ours:
-    """``capture``: None, "exact" or "free"."""
+    """``capture``: None or a key of CAPTURES."""
 
     def __init__(self, tasks: int, capture: str | None, optimizer: Callable[..., torch.optim.Optimizer]) -> None:
         names = [Task.binary(f"t{i}") for i in range(tasks)]
@@ -75,8 +79,7 @@ class Ours:
         self.optimizer = optimizer(self.model.parameters(), **OPTIONS)
         self.batch = make_batch(tasks)
         if capture:
-            captured = GradientCapture() if capture == "exact" else FreeCapture()
-            captured.start(self.model, [self.optimizer])
+            CAPTURES[capture]().start(self.model, [self.optimizer])
 
     def step(self) -> None:
         inputs, targets = self.batch
@@ -190,6 +193,7 @@ def contestants(tasks: int) -> dict[str, Any]:
     made: dict[str, Any] = {
         "ours": Ours(tasks, "exact", BankSGD),
         "ours, free": Ours(tasks, "free", BankSGD),
+        "ours, sketch": Ours(tasks, "sketch", BankSGD),
         "ours, none": Ours(tasks, None, BankSGD),
     }
     if tasks <= 2000:
@@ -239,19 +243,19 @@ def measure(tasks: int, seconds: float) -> dict[str, dict[str, float]]:
     return rows
 
 
-def memory(tasks: int) -> dict[str, float]:
+def memory(tasks: int, capture: str) -> dict[str, float]:
     """Peak memory of the fused step with capture, and what it must hold, in MB; run in a process of its own."""
-    ours = Ours(2, "exact", BankSGD)  # libraries loaded, threads started
+    ours = Ours(2, capture, BankSGD)  # libraries loaded, threads started
     for _ in range(2):
         ours.step()
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    ours = Ours(tasks, "exact", BankSGD)
+    ours = Ours(tasks, capture, BankSGD)
     for _ in range(4):
         ours.step()
     peak = _resident("VmHWM") - before
     weights = 4 * sum(p.numel() for p in ours.model.parameters())
-    captured = 4 * ours.model.bank.first_weight.numel()
+    captured = 4 * (ours.model.bank.first_weight.numel() if capture == "exact" else tasks * SKETCH_SIZE)
     activations = 4 * tasks * BATCH * (2 * HIDDEN + 1)
     held = 2 * weights + captured + activations
     return {
@@ -260,6 +264,18 @@ def memory(tasks: int) -> dict[str, float]:
         "ratio": peak / held,
         "activation_gradients_mb": activations / 1e6,
     }
+
+
+def memory_apart(tasks: int, capture: str) -> dict[str, float]:
+    """The same from a new process; prints a line."""
+    command = [sys.executable, __file__, "--memory", capture, "--tasks", str(tasks)]
+    found: dict[str, float] = json.loads(subprocess.check_output([*command, "--threads", str(torch.get_num_threads())]))
+    print(
+        f"{tasks} tasks, {capture} capture: peak memory {found['peak_mb']:.0f} MB, {found['ratio']:.2f} × weights + "
+        f"momentum + capture + activations ({found['weights_momentum_capture_activations_mb']:.0f} MB); the "
+        f"activations' gradients are {found['activation_gradients_mb']:.0f} MB of it"
+    )
+    return found
 
 
 def _resident(name: str) -> int:
@@ -297,8 +313,9 @@ def show(tasks: int, rows: dict[str, dict[str, float]]) -> None:
         if name != "sgemm":
             share = flops(tasks) / row["ms"] / 1e6 / rate
             print(f"{name:20s} {row['ms']:9.2f} {row['median_ms']:9.2f} {row['ms'] / ours:8.2f} {share:9.0%}")
-    none, free = rows["ours, none"]["ms"], rows["ours, free"]["ms"]
-    print(f"capture costs {ours / none - 1:+.1%} of a step, free capture {free / none - 1:+.1%}")
+    none = rows["ours, none"]["ms"]
+    shares = [f"{capture} {rows[name]['ms'] / none - 1:+.1%}" for name, capture in CAPTURE_OF.items()]
+    print(f"capture costs, of a step: {', '.join(shares)}")
 
 
 def main() -> None:
@@ -307,26 +324,20 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=12.0, help="for each task count")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--memory", choices=("exact", "sketch"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    counts = [int(count) for count in arguments.tasks.split(",")]
     if arguments.memory:
-        print(json.dumps(memory(arguments.memory)))
+        print(json.dumps(memory(counts[0], arguments.memory)))
         return
     results: dict[str, Any] = {"environment": environment(), "steps": {}, "memory": {}}
     print(json.dumps(results["environment"]))
-    counts = [int(count) for count in arguments.tasks.split(",")]
     for tasks in counts:
         rows = results["steps"][tasks] = measure(tasks, arguments.seconds)
         show(tasks, rows)
     for tasks in (count for count in counts if count >= 500):
-        command = [sys.executable, __file__, "--memory", str(tasks), "--threads", str(arguments.threads)]
-        found = results["memory"][tasks] = json.loads(subprocess.check_output(command))
-        print(
-            f"\n{tasks} tasks: peak memory {found['peak_mb']:.0f} MB, {found['ratio']:.2f} × weights + momentum + "
-            f"capture + activations ({found['weights_momentum_capture_activations_mb']:.0f} MB); the activations' "
-            f"gradients are {found['activation_gradients_mb']:.0f} MB of it"
-        )
+        results["memory"][tasks] = {capture: memory_apart(tasks, capture) for capture in ("exact", "sketch")}
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(results, indent=1))

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <vector>
 
 #include "cpu/dispatch.hpp"
 
@@ -74,32 +75,56 @@ SELSHARE_INLINE void all_outputs(const SketchArguments<T>& a, std::int64_t branc
 }
 
 template <class T>
-SELSHARE_INLINE void block(const SketchArguments<T>& a, std::int64_t first, std::int64_t last) {
-    if (last - first == BRANCHES)
-        all_outputs<T, BRANCHES>(a, first);
+SELSHARE_INLINE void block(const SketchArguments<T>& a) {
+    if (a.branches == BRANCHES)
+        all_outputs<T, BRANCHES>(a, 0);
     else
-        for (std::int64_t branch = first; branch < last; ++branch) all_outputs<T, 1>(a, branch);
+        for (std::int64_t branch = 0; branch < a.branches; ++branch) all_outputs<T, 1>(a, branch);
 }
 
 }  // namespace
 
 // Clones are made of these, not of the parallel loop: its body is outlined before it could be cloned.
-SELSHARE_CLONES void sketch_block(const SketchArguments<float>& a, std::int64_t first, std::int64_t last) {
-    block(a, first, last);
-}
-SELSHARE_CLONES void sketch_block(const SketchArguments<double>& a, std::int64_t first, std::int64_t last) {
-    block(a, first, last);
-}
+SELSHARE_CLONES void sketch_block(const SketchArguments<float>& a) { block(a); }
+SELSHARE_CLONES void sketch_block(const SketchArguments<double>& a) { block(a); }
 
 namespace {
+
+// Some branches alone. Their delta is copied into packed, outputs next to each other, where it lies otherwise.
+template <class T>
+SketchArguments<T> part(SketchArguments<T> a, std::int64_t first, std::int64_t branches, std::vector<T>& packed) {
+    a.delta += first * a.branch_stride;
+    a.accumulator += first * a.per_output * a.outputs;
+    a.branches = branches;
+    if (a.output_stride == 1) return a;
+    packed.resize(branches * a.samples * a.outputs);
+    T* to = packed.data();
+    for (std::int64_t branch = 0; branch < branches; ++branch, to += a.samples * a.outputs)
+        for (std::int64_t output = 0; output < a.outputs; ++output) {
+            const T* from = a.delta + branch * a.branch_stride + output * a.output_stride;
+            for (std::int64_t sample = 0; sample < a.samples; ++sample)
+                to[sample * a.outputs + output] = from[sample * a.sample_stride];
+        }
+    a.delta = packed.data();
+    a.branch_stride = a.samples * a.outputs;
+    a.sample_stride = a.outputs;
+    a.output_stride = 1;
+    return a;
+}
 
 template <class T>
 void sketch(const SketchArguments<T>& a, int threads) {
     const std::int64_t blocks = (a.branches + BRANCHES - 1) / BRANCHES;
     threads = static_cast<int>(std::max<std::int64_t>(1, std::min<std::int64_t>(threads, blocks)));
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (std::int64_t number = 0; number < blocks; ++number)
-        sketch_block(a, number * BRANCHES, std::min<std::int64_t>((number + 1) * BRANCHES, a.branches));
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<T> packed;
+#pragma omp for schedule(static)
+        for (std::int64_t number = 0; number < blocks; ++number) {
+            const std::int64_t first = number * BRANCHES;
+            sketch_block(part(a, first, std::min<std::int64_t>(BRANCHES, a.branches - first), packed));
+        }
+    }
 }
 
 }  // namespace

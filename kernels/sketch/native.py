@@ -11,14 +11,13 @@ from selshare import _native
 def sketch_gradients(delta: Tensor, shared: Tensor, accumulator: Tensor, directions: Tensor, *, scale: float) -> None:
     """See :func:`selshare.kernels.sketch_gradients`."""
     branches, samples, outputs = delta.shape
-    if outputs > 1 and delta.stride(2) != 1:
-        delta = delta.contiguous()
     projected = shared @ directions.T
     add = _native.sketch_gradients_f32 if delta.dtype == torch.float32 else _native.sketch_gradients_f64
     add(
         delta.data_ptr(),
         delta.stride(0),
         delta.stride(1),
+        delta.stride(2),
         projected.data_ptr(),
         accumulator.data_ptr(),
         branches,
