@@ -18,6 +18,7 @@ from .report import comparison_table, groups_summary, write_report
 from .sharing import CRITERIA
 from .training.compare import compare as compare_methods
 from .training.history import write_json
+from .training.method_names import BASELINES, OBJECTIVES
 from .training.methods import Result
 
 app = typer.Typer(
@@ -74,8 +75,12 @@ def train(
 def compare(
     data: Data,
     methods: Annotated[
-        str, typer.Option(help=f"Comma-separated: stl, mtl, {', '.join(CRITERIA)}.")
+        str,
+        typer.Option(
+            help=f"Comma-separated: {', '.join((*BASELINES, *CRITERIA, *OBJECTIVES))}; or joined: srdml+similarity."
+        ),
     ] = "stl,mtl,similarity,dissimilarity,variance,random",
+    srdml_strength: Annotated[float, typer.Option(help="srdml: weight of the regulariser.")] = 0.1,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0 … N−1.")] = 1,
     merge: Merge = "best",
     epochs: Epochs = None,
@@ -95,7 +100,17 @@ def compare(
     options |= _parsed(settings or [])
     folder = output or Path("runs") / f"compare-{_folder_name(data)}"
     names = [name.strip() for name in methods.split(",") if name.strip()]
-    results = _run(data, names, list(range(seeds)), epochs, folder, options, progress=not quiet, merge=merge)
+    results = _run(
+        data,
+        names,
+        list(range(seeds)),
+        epochs,
+        folder,
+        options,
+        progress=not quiet,
+        merge=merge,
+        srdml_strength=srdml_strength,
+    )
     _show(results)
     if json_file is not None:
         write_json(json_file, [result.to_json() for result in results])
@@ -151,6 +166,7 @@ def _run(
     *,
     progress: bool,
     merge: str,
+    srdml_strength: float = 0.1,
 ) -> list[Result]:
     """Load, train and test; say each result as it comes."""
     per_seed = data in ("synthetic", "twelve")
@@ -166,6 +182,7 @@ def _run(
         folder=folder,
         progress=progress,
         sharing_options={"merge": merge},
+        objective_options={"srdml": {"strength": srdml_strength}},
         finished=finished,
     )
 

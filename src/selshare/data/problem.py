@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -69,6 +70,9 @@ class Problem:
         How to train.
     groups
         The true groups, as task names, where they are known (planted), else ``None``.
+    relations
+        ``(source, target)`` → what is known of how the target's labels go with the source's classes, for distribution
+        matching: what :meth:`selshare.objectives.RelationTable.of` takes. Empty: estimated from the training data.
     citation, licence
         Whose data these are, and on what terms they may be used.
     """
@@ -85,5 +89,6 @@ class Problem:
     dropout: float = 0.0
     recipe: Recipe = Recipe()
     groups: tuple[tuple[str, ...], ...] | None = None
+    relations: Mapping[tuple[str, str | tuple[str, ...]], Any] = field(default_factory=dict)
     citation: str = ""
     licence: str = ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -15,6 +16,7 @@ from .partitions import Formation, formation
 from .run import Record, RunFolder, read_run
 from .summary import MANY_TASKS, MethodSummary, alone, by_method, metric_range, metric_text, seconds_text
 
+STRONGEST_PAIRS = 10
 FURTHER_CLUSTERINGS = 4
 """Clusterings after the first that are drawn too, if they merged anything."""
 CURVES = (
@@ -35,6 +37,16 @@ class Clustering:
     found: str
     tree: Markup | None
     matrix: Markup | None
+
+
+@dataclass(frozen=True)
+class RelationSection:
+    """The relations that one method has learned with one seed, and its strongest pairs."""
+
+    method: str
+    seed: int
+    matrix: Markup
+    strongest: Sequence[tuple[str, str, float]]
 
 
 @dataclass(frozen=True)
@@ -92,6 +104,7 @@ def render(run: RunFolder) -> str:
         groups=_groups(summaries),
         curves=_curves(run.records, summaries),
         legend=_legend(run.records, summaries),
+        relations=_relations(run.records),
         sections=_sections(run.records),
     )
 
@@ -135,6 +148,24 @@ def _sections(records: Sequence[Record]) -> list[SharingSection]:
     """The first seed of each method that has sharing events."""
     first = {record.method: record for record in reversed(records) if record.events}
     return [_section(first[method]) for method in dict.fromkeys(record.method for record in records) if method in first]
+
+
+def _relations(records: Sequence[Record]) -> list[RelationSection]:
+    """The first seed of each method that has learned relations."""
+    first = {record.method: record for record in reversed(records) if record.relations}
+    methods = dict.fromkeys(record.method for record in records)
+    return [
+        _learned(method, first[method].seed, first[method].relations or {}) for method in methods if method in first
+    ]
+
+
+def _learned(method: str, seed: int, relations: Mapping[str, Any]) -> RelationSection:
+    """The matrix and the strongest pairs."""
+    names, weights = relations["names"], np.array(relations["weights"], dtype=np.float64)
+    rows, columns = np.triu_indices(len(names), 1)
+    strongest = np.argsort(-weights[rows, columns], kind="stable")[:STRONGEST_PAIRS]
+    pairs = [(names[rows[k]], names[columns[k]], float(weights[rows[k], columns[k]])) for k in strongest]
+    return RelationSection(method, seed, Markup(figures.relation_matrix(names, weights)), pairs)
 
 
 def _section(record: Record) -> SharingSection:

@@ -19,7 +19,10 @@ Event = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Record:
-    """One method with one seed, epoch by epoch: ``epochs`` and ``events`` as ``History.to_json`` writes them."""
+    """One method with one seed, epoch by epoch: ``epochs`` and ``events`` as ``History.to_json`` writes them.
+
+    ``relations`` are the names and weights that srdml has learned, as ``TaskRelations.to_json`` writes them.
+    """
 
     method: str
     seed: int
@@ -27,6 +30,7 @@ class Record:
     events: tuple[Event, ...]
     best_epoch: int | None = None
     lock_epoch: int | None = None
+    relations: Mapping[str, Any] | None = None
 
     def series(self, name: str) -> list[float | None]:
         """Return one value of every epoch; ``None`` where there is none."""
@@ -85,6 +89,7 @@ def _record(folder: Path, row: Row) -> Record | None:
         tuple(history["events"]),
         history.get("best_epoch"),
         history.get("lock_epoch", row.get("lock_epoch")),
+        history.get("relations"),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from ..data import Problem
 from .history import write_json
-from .methods import Result, Run, check_methods, run_method
+from .method_names import check_methods
+from .methods import Result, Run, run_method
 
 
 def compare(
@@ -22,6 +23,7 @@ def compare(
     folder: Path | None = None,
     progress: bool = True,
     sharing_options: dict[str, Any] | None = None,
+    objective_options: Mapping[str, Mapping[str, Any]] | None = None,
     finished: Callable[[Result], None] = lambda result: None,
 ) -> list[Result]:
     """Run every method with every seed.
@@ -32,11 +34,12 @@ def compare(
         Gives the problem for a seed; the planted one differs from seed to seed, data from disk does not.
     methods
         See :func:`selshare.training.methods.run_method`.
-    seeds, epochs, progress, sharing_options
+    seeds, epochs, progress, sharing_options, objective_options
         As there.
     folder
-        Where to write, after each run, ``results.json`` (all rows so far), ``<method>-seed<k>.json`` (the history)
-        and ``<method>-seed<k>.safetensors`` (the weights). Nothing is written when ``None``.
+        Where to write, after each run, ``results.json`` (all rows so far), ``<method>-seed<k>.json`` (the history,
+        and the relations that srdml has learned) and ``<method>-seed<k>.safetensors`` (the weights). Nothing is
+        written when ``None``.
     finished
         Called with each row as it is ready.
 
@@ -51,7 +54,13 @@ def compare(
         problem = problem_for(seed)
         for method in methods:
             run = run_method(
-                problem, method, seed=seed, epochs=epochs, progress=progress, sharing_options=sharing_options
+                problem,
+                method,
+                seed=seed,
+                epochs=epochs,
+                progress=progress,
+                sharing_options=sharing_options,
+                objective_options=objective_options,
             )
             results.append(run.result)
             if folder is not None:
@@ -65,7 +74,8 @@ def _write(folder: Path, problem: Problem, run: Run, results: list[Result]) -> N
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{run.result.method}-seed{run.result.seed}"
     if run.history is not None:
-        write_json(folder / f"{name}.json", run.history.to_json())
+        learned = {} if run.relations is None else {"relations": run.relations.to_json()}
+        write_json(folder / f"{name}.json", run.history.to_json() | learned)
     if run.model is not None:
         state = {key: tensor.contiguous() for key, tensor in run.model.state_dict().items()}
         save_file(state, folder / f"{name}.safetensors")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -14,16 +14,17 @@ from sklearn.metrics import adjusted_rand_score
 
 from ..data import Problem, Recipe
 from ..model import MultiTaskModel
+from ..objectives import Objective, SaliencyRegularizer, TaskRelations
 from ..optim import BankAdam, BankAdamW, BankSGD
-from ..sharing import CRITERIA, SelectiveSharing
+from ..sharing import SelectiveSharing
 from ..tasks import TaskLayout
 from .evaluation import evaluate
 from .history import History
+from .method_names import check_methods, method_parts
+from .method_objectives import make_objectives
 from .metrics import mean_metric
 from .single_task import only_task
 from .trainer import MakeOptimizer, Trainer
-
-BASELINES = ("stl", "mtl")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Result:
     Attributes
     ----------
     method, seed
-        ``stl``, ``mtl`` or a criterion, and the seed of weights, order and dropout.
+        As :func:`run_method` takes it, and the seed of weights, order and dropout.
     metrics, mean_metric
         Per task and their mean, on the test split, with the weights of the best validation epoch.
     parameters, branch_parameters
@@ -69,11 +70,15 @@ class Result:
 
 @dataclass(frozen=True)
 class Run:
-    """A result with the history it came from and the trained model; STL has several of these and gives neither."""
+    """A result with the history it came from and the trained model; STL has several of these and gives neither.
+
+    ``relations`` are those that ``srdml`` has learned.
+    """
 
     result: Result
     history: History | None = None
     model: MultiTaskModel | None = field(default=None, repr=False)
+    relations: TaskRelations | None = None
 
 
 def run_method(
@@ -84,6 +89,7 @@ def run_method(
     epochs: int | None = None,
     progress: bool = True,
     sharing_options: dict[str, Any] | None = None,
+    objective_options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Run:
     """Train ``method`` on ``problem`` and test it.
 
@@ -92,7 +98,9 @@ def run_method(
     problem
         See :func:`selshare.data.load`.
     method
-        ``"stl"`` (one network per task), ``"mtl"`` (all branches, never merged) or a criterion of selective sharing.
+        ``"stl"`` (one network per task), ``"mtl"`` (all branches, never merged), a criterion of selective sharing,
+        ``"srdml"`` or ``"distribution-matching"`` (with all branches), or several of these joined by ``+``:
+        ``"srdml+similarity"``.
     seed
         Of the initial weights, the order of the samples and dropout.
     epochs
@@ -101,31 +109,29 @@ def run_method(
         Show progress on the terminal.
     sharing_options
         Further arguments of :class:`selshare.SelectiveSharing`.
+    objective_options
+        See :func:`selshare.training.method_objectives.make_objectives`.
 
     Raises
     ------
     ValueError
-        If the method is unknown.
+        If the method is unknown, or the tasks do not allow it.
     """
     check_methods([method])
     epochs = problem.recipe.epochs if epochs is None else epochs
     if method == "stl":
         return _single_tasks(problem, seed, epochs, progress)
+    parts = method_parts(method)
     model = build_model(problem, seed)
     # Free where the recipe's optimizer allows it, accumulated elsewhere: exact either way.
     options = {"capture": "free", "seed": seed, **(sharing_options or {})}
-    sharing = None if method == "mtl" else SelectiveSharing(method, **options)
-    history = _fit(problem, model, sharing, seed, epochs, method if progress else None)
+    sharing = None if parts.criterion is None else SelectiveSharing(parts.criterion, **options)
+    objectives = make_objectives(problem, parts.objectives, objective_options)
+    history = _fit(problem, model, sharing, seed, epochs, method if progress else None, objectives)
     tested = evaluate(model, problem.test)
-    return Run(_result(problem, method, seed, model, history, tested.metrics), history, model)
-
-
-def check_methods(methods: list[str]) -> None:
-    """Raise ``ValueError`` if there are none or one is unknown."""
-    known = (*BASELINES, *CRITERIA)
-    unknown = [method for method in methods if method not in known]
-    if unknown or not methods:
-        raise ValueError(f"unknown method {', '.join(unknown) or '(none given)'}; choose from {', '.join(known)}.")
+    result = _result(problem, method, seed, model, history, tested.metrics)
+    learned = next((term.relations() for term in objectives if isinstance(term, SaliencyRegularizer)), None)
+    return Run(result, history, model, learned)
 
 
 def build_model(problem: Problem, seed: int) -> MultiTaskModel:
@@ -157,12 +163,14 @@ def _fit(
     seed: int,
     epochs: int,
     title: str | None,
+    objectives: Sequence[Objective] = (),
 ) -> History:
     """Train by the problem's recipe; with a progress bar where it has a title."""
     trainer = Trainer(
         model,
         make_optimizer(problem.recipe),
         sharing,
+        objectives=objectives,
         batch_size=problem.recipe.batch_size,
         seed=seed,
         progress=title is not None,
@@ -188,7 +196,7 @@ def _result(
         lock_epoch=history.lock_epoch,
         groups=groups,
         seconds_per_epoch=history.seconds_per_epoch,
-        adjusted_rand=None if method == "mtl" else _agreement(problem, model),
+        adjusted_rand=None if method_parts(method).criterion is None else _agreement(problem, model),
     )
 
 

@@ -50,7 +50,7 @@ def distance_matrix(event: Event, group_of: Mapping[str, int]) -> str | None:
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        _scale(axes, low, high)
+        scale(axes, low, high, "distance")
         return to_svg(figure, f"Distances of {len(order)} branches at the end of epoch {event['epoch']}, by group.")
 
 
@@ -69,12 +69,12 @@ def _draw_cells(axes: Axes, distances: NDArray[np.float64]) -> tuple[float, floa
     between = between[np.isfinite(between)]
     low, high = (float(between.min()), float(between.max())) if between.size else (0.0, 1.0)
     nearness = np.nan_to_num(1 - (distances - low) / ((high - low) or 1.0), nan=0.0)
-    axes.imshow(_shades(nearness), interpolation="none", aspect="equal")
+    axes.imshow(shades(nearness), interpolation="none", aspect="equal")
     return low, high
 
 
-def _shades(nearness: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Opacity of the one hue, from nearly nothing at 0 to full at 1; the power makes near pairs stand out."""
+def shades(nearness: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return opacities of the one hue, from nearly nothing at 0 to full at 1; the power makes near pairs stand out."""
     cells = np.empty((*nearness.shape, 4))
     cells[..., :3] = NEAR
     cells[..., 3] = 0.03 + 0.97 * np.clip(nearness, 0, 1) ** 1.6
@@ -90,14 +90,14 @@ def _frame_clusters(axes: Axes, clusters: Sequence[int], groups: Mapping[int, in
             axes.add_patch(frame)
 
 
-def _scale(axes: Axes, low: float, high: float) -> None:
-    """A bar beside the matrix that tells which shade is which distance."""
+def scale(axes: Axes, low: float, high: float, title: str) -> None:
+    """Draw a bar beside a matrix that tells which shade is which value; the upper end is ``low``."""
     bar = axes.inset_axes((1.04, 0.0, 0.03, 0.35))
-    bar.imshow(_shades(np.linspace(0, 1, 64)[:, None]), aspect="auto", interpolation="none", extent=(0, 1, 0, 1))
+    bar.imshow(shades(np.linspace(0, 1, 64)[:, None]), aspect="auto", interpolation="none", extent=(0, 1, 0, 1))
     bar.set_xticks([])
     bar.set_yticks([0, 1], [f"{low:.3g}", f"{high:.3g}"], color=MUTED)
     bar.yaxis.tick_right()
     bar.tick_params(length=0)
     for spine in bar.spines.values():
         spine.set_visible(False)
-    bar.set_title("distance", fontsize=11, color=MUTED, loc="left", pad=12)
+    bar.set_title(title, fontsize=11, color=MUTED, loc="left", pad=12)
