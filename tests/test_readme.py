@@ -27,12 +27,14 @@ def test_the_readmes_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert names["event"].branches_after >= 1
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # inside the ONNX exporter
 def test_the_guides_examples_run(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     names = run_examples("docs/guide.md")
     assert (tmp_path / "history.json").exists()
+    assert (tmp_path / "model.onnx").exists()
     assert [event.epoch for event in names["sharing"].events] == [1, 2, 3]
     assert names["sharing"].events[0].merged == (), "the first epoch is warm-up"
 

@@ -1,6 +1,6 @@
 """Train many tasks at once, learn during training which belong together, and merge their branches."""
 
-from .model import BranchBank, MultiTaskModel, Prediction
+from .model import BranchBank, MultiTaskModel, PlainModel, Prediction, convert, restore
 from .optim import BankAdam, BankAdamW, BankSGD
 from .sharing import MergePlan, SelectiveSharing, SharingEvent
 from .tasks import Task
@@ -16,11 +16,14 @@ __all__ = [
     "History",
     "MergePlan",
     "MultiTaskModel",
+    "PlainModel",
     "Prediction",
     "SelectiveSharing",
     "SharingEvent",
     "Task",
     "Trainer",
     "__version__",
+    "convert",
     "evaluate",
+    "restore",
 ]

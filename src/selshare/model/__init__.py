@@ -2,9 +2,21 @@
 
 from .bank import BranchBank
 from .branches import mlp_branch
+from .convert import convert, restore
 from .heads import Heads
 from .multitask import MultiTaskModel
+from .plain import PlainModel
 from .predictions import Prediction
 from .resize import set_parameter_data
 
-__all__ = ["BranchBank", "Heads", "MultiTaskModel", "Prediction", "mlp_branch", "set_parameter_data"]
+__all__ = [
+    "BranchBank",
+    "Heads",
+    "MultiTaskModel",
+    "PlainModel",
+    "Prediction",
+    "convert",
+    "mlp_branch",
+    "restore",
+    "set_parameter_data",
+]
