@@ -19,6 +19,8 @@ register("joint_tt_svd", __name__, ("blocked", "reference"))
 
 # Magnitudes whose squares, and sums of squares, neither overflow nor vanish: 2^-n to 2^n.
 _SAFE_EXPONENT = {torch.float32: 32, torch.float64: 400}
+# A sum of squares in between this and its inverse says that they are so, in one cheap pass.
+_SAFE_SQUARES = {torch.float32: 2.0**-50, torch.float64: 2.0**-700}
 _LARGEST_SHIFT = {torch.float32: 126, torch.float64: 1022}
 
 
@@ -46,7 +48,8 @@ def joint_tt_svd(
         An integer caps the branch rank r, the embedding's width. A sequence caps ``(r, r₁, …, r_{d−1})``.
     relative_error
         Largest error of the stack, in the Frobenius norm, as a part of the stack's norm. 0 means working precision.
-        The ranks are the smallest that TT-SVD finds for it. Where ``max_rank`` is reached first the error is larger;
+        The ranks are the smallest that TT-SVD finds for it, or one or two more where a rank is small beside both
+        sides of a large matrix. Where ``max_rank`` is reached first the error is larger:
         :attr:`JointTensorTrain.relative_error_bound` tells.
 
     Returns
@@ -64,6 +67,11 @@ def joint_tt_svd(
     distance ``D`` of two tensors, the distance ``E`` of their embedding rows, and ρ the ``residuals``, by Pythagoras
     ``E² ≤ D² ≤ E² + min((ρ_i + ρ_j)², 2·error_bound²)``, up to rounding: the second because
     ``‖R[i] − R[j]‖ ≤ √2·‖R‖₂`` for ``R = A − A·BᵀB``. Also ``‖embedding[i]‖² + ρ_i² = ‖A[i]‖²`` before rounding.
+
+    *Cost.* At a rank r well below G and N about ``10·G·N·r`` flops, in products with the stack; otherwise ``G²·N`` in
+    float64 and an eigenvalue problem of the shorter side. Noise keeps the ranks of many gradients near full: with
+    thousands of branches give ``max_rank``, and one mode where only the embedding is wanted, as the cores of several
+    modes then cost more than the rest.
 
     A branch of zeros embeds to zeros. A stack of zeros has rank 1. Scaling the stack scales the embedding.
 
@@ -127,6 +135,10 @@ def _caps(max_rank: int | Sequence[int] | None, dimensions: int) -> tuple[int, .
 
 def _shift(stack: Tensor) -> int:
     """The power of two to divide by so that sums of squares are safe; 0 where they are. Checks for NaN and Inf."""
+    values = stack.reshape(-1)
+    square = float(torch.dot(values, values))
+    if _SAFE_SQUARES[stack.dtype] < square < 1 / _SAFE_SQUARES[stack.dtype]:
+        return 0
     lowest, highest = (float(value) for value in torch.aminmax(stack))
     largest = max(-lowest, highest)
     if not (isfinite(lowest) and isfinite(highest)):

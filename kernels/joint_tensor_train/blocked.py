@@ -31,7 +31,7 @@ def joint_tt_svd(
     rounding = norm * torch.finfo(tensors.dtype).eps * sqrt(len(tensors))
     allowed = max(norm * relative_error / sqrt(len(modes)), rounding)
 
-    embedding, rows = split(tensors, max_rank[0], allowed)
+    embedding, rows = split(tensors, max_rank[0], allowed, squares)
     cores = [rows.reshape(-1, modes[0], tensors.shape[1] // modes[0])]
     if len(modes) > 1:
         factor = torch.linalg.vector_norm(embedding, dim=0)[:, None] * rows
@@ -73,10 +73,10 @@ def _residuals(tensors: Tensor, squares: Tensor, embedding: Tensor, cores: list[
         return (lost + 32 * eps * squares).clamp(min=0).sqrt()
     basis = contract(cores)
     pieces = [
-        torch.linalg.vector_norm(torch.addmm(some, rows, basis, alpha=-1), dim=1)
+        row_squares(torch.addmm(some, rows, basis, alpha=-1))
         for some, rows in zip(tensors.split(_ROWS), embedding.split(_ROWS), strict=True)
     ]
-    return torch.cat(pieces).double() + 4 * eps * squares.sqrt()
+    return torch.cat(pieces).sqrt() + 4 * eps * squares.sqrt()
 
 
 def _zeros(tensors: Tensor, modes: tuple[int, ...]) -> JointTensorTrain:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .products import new_directions, singular
+from .products import append_directions, new_directions, singular
 
 _EXTRA = 8  # directions beyond what is asked for: oversampling (Halko, Martinsson and Tropp, SIAM Review 53, 2011)
 _WIDEST = 64  # narrow blocks reach higher powers of M in as many products
 _FEWEST_BLOCKS = 3
+_AMPLE = 2  # directions by the cap from which another block gains next to nothing
 _GAIN = 0.02  # of the lost energy: what is not worth another block
 # What is lost is a difference of energies; products in the matrix's precision leave this part of the whole uncertain.
 _UNCERTAIN = {torch.float32: 4e-7, torch.float64: 1e-14}
@@ -27,7 +28,7 @@ def probe(matrix: Tensor, cap: int, allowed: float, energy: float) -> tuple[Tens
     products of M with its directions. The generator is its own and seeded: equal inputs give equal results.
     """
     most = min(matrix.shape) // 3
-    block = min(cap * 3 // 4 + _EXTRA, _WIDEST)
+    block = min(cap * 5 // 8 + _EXTRA, _WIDEST)
     uncertain = energy * _UNCERTAIN[matrix.dtype]
     limit = allowed**2 - uncertain
     certain = limit >= 4 * uncertain
@@ -35,7 +36,7 @@ def probe(matrix: Tensor, cap: int, allowed: float, energy: float) -> tuple[Tens
     if _FEWEST_BLOCKS * block > most or (not certain and (asked or cap + _EXTRA > most)):
         return None
 
-    krylov = _Krylov(matrix, block, negligible=8 * torch.finfo(matrix.dtype).eps * energy**0.5)
+    krylov = _Krylov(matrix, block, most, negligible=8 * torch.finfo(matrix.dtype).eps * energy**0.5)
     blocks, fit, fit_before, lost_before, gain_before = 0, cap, 0, energy, 0.0
     while krylov.grow():
         blocks += 1
@@ -49,7 +50,8 @@ def probe(matrix: Tensor, cap: int, allowed: float, energy: float) -> tuple[Tens
             done = fit == fit_before
         elif size >= cap + _EXTRA:
             # Gains fall at least geometrically: the next is at most this one times the last quotient.
-            done = blocks >= _FEWEST_BLOCKS and gain**2 <= gain_before * max(_GAIN * at_cap, uncertain)
+            little = gain**2 <= gain_before * max(_GAIN * at_cap, uncertain)
+            done = blocks >= _FEWEST_BLOCKS and (little or size >= _AMPLE * cap)
         else:
             # No value to come is larger than those in the middle of what was found: so many more are needed.
             needed = size + (float(lost[-1]) - limit) / float(squares[size // 2])
@@ -68,39 +70,38 @@ def probe(matrix: Tensor, cap: int, allowed: float, energy: float) -> tuple[Tens
 
 
 class _Krylov:
-    """Orthonormal right directions of a matrix ``(m, n)`` and their images, block by block."""
+    """Orthonormal right directions of a matrix ``(m, n)``, at most ``most``, and their images, block by block."""
 
-    def __init__(self, matrix: Tensor, block: int, negligible: float) -> None:
+    def __init__(self, matrix: Tensor, block: int, most: int, negligible: float) -> None:
         generator = torch.Generator().manual_seed(0)
         start = torch.randn(block, len(matrix), generator=generator, dtype=matrix.dtype)
         self.matrix, self.negligible = matrix, negligible
         self.newest = start.to(matrix.device)  # left directions not yet sent through the matrix
         self.lefts: list[Tensor] = []
-        self.rights: list[Tensor] = []
-        self.images: list[Tensor] = []
+        self.held = 0
+        self.rights = matrix.new_empty(most, matrix.shape[1])  # memory that is not used is never there
+        self.images = matrix.new_empty(most, len(matrix))
 
     def grow(self) -> bool:
         """Add a block; ``False`` where the directions hold the whole matrix already."""
-        fresh = new_directions(self.newest @ self.matrix, self.rights, self.negligible)
-        if len(fresh) == 0:
+        end = self.held + len(self.newest)
+        fresh = torch.mm(self.newest, self.matrix, out=self.rights[self.held : end])
+        found = append_directions(fresh, self.rights[: self.held], self.negligible)
+        if found == 0:
             return False
-        images = fresh @ self.matrix.T
+        end = self.held + found
+        images = torch.mm(self.rights[self.held : end], self.matrix.T, out=self.images[self.held : end])
         self.newest = new_directions(images.clone(), self.lefts, self.negligible)
         self.lefts.append(self.newest)
-        self.rights.append(fresh)
-        self.images.append(images)
+        self.held = end
         return True
 
     def best(self) -> tuple[Tensor, Tensor]:
         """Squared singular values of ``M·Pᵀ``, falling, and the rows that turn P into their right vectors; float64."""
-        images = torch.cat(self.images)
-        values, turn = singular(images, len(images), 0.0)
+        values, turn = singular(self.images[: self.held], self.held, 0.0)
         return values.square(), turn
 
     def turned(self, turn: Tensor) -> tuple[Tensor, Tensor]:
         """The images and the directions, combined by the rows of ``turn``."""
-        parts = turn.to(self.matrix.dtype).split([len(block) for block in self.rights], dim=1)
-        rights = parts[0] @ self.rights[0]
-        for part, block in zip(parts[1:], self.rights[1:], strict=True):
-            rights.addmm_(part, block)
-        return torch.cat(self.images).T @ torch.cat(parts, dim=1).T, rights
+        rows = turn.to(self.matrix.dtype)
+        return self.images[: self.held].T @ rows.T, rows @ self.rights[: self.held]

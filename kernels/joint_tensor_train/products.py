@@ -11,6 +11,7 @@ _PIECE = 1 << 20  # numbers converted at a time: 8 MiB of float64
 _TILE = 512  # rows of a tile; of the tiles above the diagonal none is computed
 _RUN = 512  # numbers summed up in the input's precision before float64 takes over
 _NEAR = 1e-3  # from orthonormality: from there one repair leaves only rounding
+_CLEAR = 1e-4  # of the largest square: what is left of each new row beside the known ones is then no rounding
 
 
 def gram(matrix: Tensor) -> Tensor:
@@ -96,6 +97,32 @@ def new_directions(rows: Tensor, known: Sequence[Tensor], negligible: float) -> 
     rows = (vectors[:, kept] / squares[kept].sqrt()).T.to(rows.dtype) @ rows
     _remove(rows, known)  # once more: what was short has lost digits
     return orthonormal_rows(rows)
+
+
+def append_directions(rows: Tensor, known: Tensor, negligible: float) -> int:
+    """Make ``rows (m, n)``, in place, orthonormal and orthogonal to the orthonormal rows ``known``; how many are left.
+
+    Twice: coefficients and a float64 Gram matrix, ``YYᵀ − (Y·Kᵀ)(Y·Kᵀ)ᵀ``, give the Cholesky factor of what is left
+    without forming it, so that removing and normalising are one product (Pythagorean block Gram–Schmidt; Carson, Lund,
+    Rozložník and Thomas, LAA 609, 2021). Where little is left, step by step as :func:`new_directions`.
+    """
+    for turn in range(2):
+        along = rows @ known.T
+        whole = gram(rows)
+        left = whole - along.double() @ along.double().T
+        factor, failed = torch.linalg.cholesky_ex(left)
+        clear = not int(failed) and float(factor.diagonal().square().min()) > _CLEAR * float(whole.diagonal().max())
+        if not clear or float(whole.trace()) <= negligible**2 or (turn and float((left - whole).abs().max()) > _NEAR):
+            fresh = new_directions(rows.clone(), [known] if len(known) else [], negligible if turn == 0 else 0.0)
+            rows[: len(fresh)] = fresh
+            return len(fresh)
+        inverse = torch.linalg.inv(factor)
+        fresh = inverse.to(rows.dtype) @ rows
+        if len(known):
+            torch.addmm(fresh, (inverse @ along.double()).to(rows.dtype), known, alpha=-1, out=rows)
+        else:
+            rows.copy_(fresh)
+    return len(rows)
 
 
 def _remove(rows: Tensor, known: Sequence[Tensor]) -> None:

@@ -19,7 +19,7 @@ def joint_tt_svd(
 ) -> JointTensorTrain:
     """See :func:`selshare.kernels.joint_tt_svd`; ``tensors`` is ``(G, n₁·…·n_d)``, ``max_rank`` caps all d ranks."""
     eps = torch.finfo(tensors.dtype).eps
-    norm = float(torch.linalg.vector_norm(tensors))
+    norm = float(torch.linalg.vector_norm(tensors, dtype=torch.float64))
     rounding = norm * eps * sqrt(len(tensors))
     allowed = max(norm * relative_error / sqrt(len(modes)), rounding)
 
@@ -37,9 +37,9 @@ def joint_tt_svd(
     embedding = tensors @ contract(cores).T
     turn = torch.linalg.svd(embedding, full_matrices=False).Vh
     embedding, cores[0] = fix_signs(embedding @ turn.T, torch.einsum("ij,jkl->ikl", turn, cores[0]))
-    lost = torch.linalg.vector_norm(tensors - embedding @ contract(cores), dim=1)
-    residuals = lost + 4 * eps * torch.linalg.vector_norm(tensors, dim=1)
-    return JointTensorTrain(embedding, tuple(cores), residuals.double(), norm)
+    lost = torch.linalg.vector_norm(tensors - embedding @ contract(cores), dim=1, dtype=torch.float64)
+    residuals = lost + 4 * eps * torch.linalg.vector_norm(tensors, dim=1, dtype=torch.float64)
+    return JointTensorTrain(embedding, tuple(cores), residuals, norm)
 
 
 def _truncated_svd(matrix: Tensor, cap: int, allowed: float) -> tuple[Tensor, Tensor, Tensor]:

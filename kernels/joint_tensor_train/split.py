@@ -13,13 +13,14 @@ from .products import exact_product, orthonormal_rows, row_squares, singular
 _SAFE_QUOTIENT = {torch.float32: 1e4, torch.float64: 1.0}
 
 
-def split(matrix: Tensor, cap: int, allowed: float) -> tuple[Tensor, Tensor]:
+def split(matrix: Tensor, cap: int, allowed: float, squares: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """``(C, V)``: orthonormal rows ``V (r, n)`` and coefficients ``C = M·Vᵀ``, columns orthogonal, norms falling.
 
     r ≥ 1 is the least number with ``‖M − C·V‖ ≤ allowed``, or ``cap`` where that is less. ``M (m, n)`` must not be
     all zeros. By random probing where few of many directions are wanted, otherwise from all singular values.
+    ``squares`` are those of the rows' norms, where they are known.
     """
-    squares = row_squares(matrix)
+    squares = row_squares(matrix) if squares is None else squares
     found = probe(matrix, cap, allowed, float(squares.sum()))
     if found is not None:
         return found
