@@ -1,7 +1,6 @@
 """Kernels beside torch's own linear algebra, in one process: ``python benchmarks/peers/torch_linalg.py [--json FILE]``.
 
 - ``batched_eigh`` and ``torch.linalg.eigh``: 10,000 matrices 16×16 and 2,000 of 80×80.
-- ``tt_svd``, 2,000 tensors 10×10×15×20 to rank 8, and the same by Gram matrices and ``torch.linalg.eigh``.
 - ``joint_tt_svd``, 2,000×30,000 to rank 64, and ``torch.svd_lowrank(q=64, niter=2)``.
 - ``mutual_reachability_mst``, 10,000 points in 256 dimensions, and one matrix product of that size, ``P Pᵀ``.
 
@@ -22,9 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selshare.kernels import batched_eigh, joint_tt_svd, mutual_reachability_mst, tt_svd
-
-MODES, RANK = (10, 10, 15, 20), 8
+from selshare.kernels import batched_eigh, joint_tt_svd, mutual_reachability_mst
 
 
 def best_of(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> tuple[float, float]:
@@ -44,22 +41,11 @@ def symmetric(count: int, size: int) -> Tensor:
     return matrices + matrices.mT
 
 
-def gram_tensor_train(tensors: Tensor) -> Tensor:
-    """The left-to-right sweep of a TT-SVD by Gram matrices on the smaller side; the last core."""
-    rest, rank = tensors, 1
-    for mode in MODES[:-1]:
-        unfolded = rest.reshape(len(tensors), rank * mode, -1)
-        _, vectors = torch.linalg.eigh(unfolded @ unfolded.mT)
-        rest = vectors[:, :, -RANK:].mT @ unfolded
-        rank = rest.shape[1]
-    return rest
-
-
 def contests() -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
     """Name → ours, theirs."""
     torch.manual_seed(0)
     small, large = symmetric(10_000, 16), symmetric(2_000, 80)
-    tensors, stack = torch.randn(2_000, 30_000), torch.randn(2_000, 64) @ torch.randn(64, 30_000)
+    stack = torch.randn(2_000, 64) @ torch.randn(64, 30_000)
     stack += torch.randn(2_000, 30_000)
     points, product = torch.randn(10_000, 256), torch.empty(10_000, 10_000)
     return {
@@ -70,10 +56,6 @@ def contests() -> dict[str, tuple[Callable[[], Any], Callable[[], Any]]]:
         "batched_eigh 2,000 × 80×80 / torch.linalg.eigh": (
             lambda: batched_eigh(large),
             lambda: torch.linalg.eigh(large),
-        ),
-        "tt_svd 2,000 × 10×10×15×20, rank 8 / Gram + torch.linalg.eigh": (
-            lambda: tt_svd(tensors, MODES, max_rank=RANK),
-            lambda: gram_tensor_train(tensors),
         ),
         "joint_tt_svd 2,000 × 30,000, rank 64 / torch.svd_lowrank": (
             lambda: joint_tt_svd(stack, (30_000,), max_rank=64, relative_error=0.0),
