@@ -22,7 +22,7 @@ class ByBranches:
 
     params = ([10, 100, 500, 2000, 5000], ["1 mode", "4 modes"])
     param_names = ("branches", "modes")
-    timeout = 120
+    timeout = 300
 
     def setup(self, branches: int, modes: str) -> None:
         torch.set_num_threads(2)

@@ -21,7 +21,7 @@ class Capture:
 
     params = ([10, 100, 1000, 5000], ["200 numbers", "1000 numbers", "exact", "forward product"])
     param_names = ("branches", "what")
-    timeout = 120
+    timeout = 300
 
     def setup(self, branches: int, what: str) -> None:
         torch.set_num_threads(2)
