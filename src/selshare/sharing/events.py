@@ -53,6 +53,8 @@ class SharingEvent:
         ``(m, 4)`` rows parent, child, λ, size, as in hdbscan, or ``None``.
     plan
         What was merged; ``None`` where merging was not on the table (warm-up, after the lock).
+    accepted, undone
+        Task names of each group whose trial ended at this epoch, well or not (``validate_merges``).
     seconds
         Wall-clock seconds per stage: capture, embed, cluster, plan, merge.
     """
@@ -74,6 +76,8 @@ class SharingEvent:
     linkage: Tensor | None = None
     condensed_tree: Tensor | None = None
     plan: MergePlan | None = None
+    accepted: Names = ()
+    undone: Names = ()
     seconds: dict[str, float] = field(default_factory=dict)
 
     def to_json(self, max_elements: int = JSON_ELEMENTS) -> dict[str, Any]:
@@ -97,6 +101,8 @@ class SharingEvent:
             "labels": list(self.labels),
             "embedded": list(self.embedded),
             "plan": None if self.plan is None else self.plan.to_json(),
+            "accepted": _lists(self.accepted),
+            "undone": _lists(self.undone),
             "seconds": dict(self.seconds),
         }
         return entries | {name: _rows(getattr(self, name), max_elements) for name in ARRAYS}
@@ -110,11 +116,12 @@ class SharingEvent:
         ValueError
             If a key is missing or unknown, or the plan is not a valid one.
         """
+        data = {"accepted": [], "undone": []} | dict(data)  # files from before there were trials lack these
         unknown = set(data) ^ set(cls.__dataclass_fields__)
         if unknown:
             raise ValueError(f"a sharing event has the wrong keys: {sorted(unknown)} are missing or not known.")
         entries = dict(data)
-        for name in ("groups", "merged", "clusters", "branch_tasks"):
+        for name in ("groups", "merged", "clusters", "branch_tasks", "accepted", "undone"):
             entries[name] = tuple(tuple(names) for names in data[name])
         for name in ("labels", "embedded"):
             entries[name] = tuple(data[name])

@@ -175,6 +175,27 @@ def plan_merges(
     return MergePlan(len(of_branch), groups, survivors, rule)
 
 
+def origins_of(plans: Sequence[MergePlan], branches: int) -> tuple[tuple[int, ...], ...]:
+    """For each branch that ``plans`` have left, the branches of the start it came from.
+
+    ``branches`` is their number where there are no plans.
+    """
+    origins: tuple[tuple[int, ...], ...] = tuple((b,) for b in range(plans[0].branches if plans else branches))
+    for plan in plans:
+        joined: list[list[int]] = [[] for _ in plan.kept()]
+        for branch, new in enumerate(plan.assignment_map().tolist()):
+            joined[new] += origins[branch]
+        origins = tuple(tuple(sorted(of)) for of in joined)
+    return origins
+
+
+def plans_to(origins: Sequence[tuple[int, ...]], rule: str) -> list[MergePlan]:
+    """One plan, or none, that leads from the start to branches with these ``origins``, ordered by the first."""
+    groups = tuple(of for of in origins if len(of) > 1)
+    plan = MergePlan(sum(map(len, origins)), groups, tuple(group[0] for group in groups), rule)
+    return [plan] if plan.changes else []
+
+
 def _numbers(values: Sequence[Number] | Tensor, kind: Callable[[Any], Number]) -> list[Number]:
     """A tensor or sequence as a list; a tensor at once, which is a hundred times faster than element by element."""
     return [kind(value) for value in (values.tolist() if isinstance(values, Tensor) else values)]

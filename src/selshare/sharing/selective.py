@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
+from torch import Tensor
 
 from ..model import MultiTaskModel
 from .align import check_alignable
@@ -13,15 +15,16 @@ from .capture import Capture, make_capture
 from .clock import Clock
 from .criteria import ClusterSettings, Criterion, cluster_branches, find_criterion
 from .embed import Embedding, embed
-from .events import SharingEvent
+from .events import Names, SharingEvent
 from .grouping import Grouping
 from .lock import Lock
 from .merge import Optimizers, apply, as_optimizers
 from .names import event_arrays, merged_names, names_by_branch, shared_groups, who
-from .plan import MergePlan, branch_losses, plan_merges
+from .plan import MergePlan, branch_losses, origins_of, plan_merges, plans_to
 from .recent import RecentShared
 from .settings import check_settings, resolve
 from .step_size import MeanGradient
+from .trial import Trial, barred, begin_trials, undo
 
 
 class SelectiveSharing:
@@ -86,6 +89,11 @@ class SelectiveSharing:
     stable_epochs
         Merge only groups that have stayed the same, up to an adjusted Rand index of .9, in that many clusterings
         after their first. With ``group_epochs`` grouping ends as soon as they have. (Paper: 0.)
+    validate_merges
+        0: merges are for good. Otherwise a merged group is on trial for so many epochs: as soon as its tasks'
+        validation losses are back to what they were before (a mean ratio of at most 1.01) it is accepted; else its
+        branches, heads and optimizer state are put back as they were, and its parts never merge again. The Trainer
+        gives ``end_epoch`` the losses; so must a loop of your own. (Paper: 0.)
     centre
         Take out what the branches' gradients have in common before they are clustered. (Paper: ``False``.)
 
@@ -124,6 +132,7 @@ class SelectiveSharing:
         merged_gradient: str | None = None,
         group_epochs: int | None = None,
         stable_epochs: int | None = None,
+        validate_merges: int | None = None,
         centre: bool | None = None,
     ) -> None:
         name, self._criterion = find_criterion(criterion)
@@ -146,6 +155,7 @@ class SelectiveSharing:
             "merged_gradient": merged_gradient,
             "group_epochs": group_epochs,
             "stable_epochs": stable_epochs,
+            "validate_merges": validate_merges,
             "centre": centre,
         }
         self.settings: dict[str, Any] = resolve(preset, chosen)
@@ -157,6 +167,8 @@ class SelectiveSharing:
         self._model: MultiTaskModel | None = None
         self._optimizers: tuple[torch.optim.Optimizer, ...] = ()
         self._capture: Capture | None = None
+        self._trials: list[Trial] = []
+        self._apart: list[tuple[tuple[int, ...], ...]] = []
         self._grouping = Grouping(self.settings["group_epochs"], self.settings["stable_epochs"])
         self._recent = RecentShared(refit_rows) if self.settings["refit_heads"] else None
         self._mean_gradient = MeanGradient() if self.settings["merged_gradient"] == "mean" else None
@@ -165,6 +177,16 @@ class SelectiveSharing:
     def locked(self) -> bool:
         """Whether sharing is over: no capture, no factorisation, no clustering any more."""
         return self._lock.locked
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing will change any more: locked, and no merged group is on trial."""
+        return self.locked and not self._trials
+
+    @property
+    def needs_validation(self) -> bool:
+        """Whether ``end_epoch`` must be given validation losses."""
+        return self.settings["validate_merges"] > 0 and not self.settled
 
     def attach(self, model: MultiTaskModel, optimizer: Optimizers = None) -> Self:
         """Begin to watch a model; returns ``self``.
@@ -211,22 +233,37 @@ class SelectiveSharing:
             self._mean_gradient.stop()
         self._model, self._optimizers = None, ()
 
-    def end_epoch(self) -> SharingEvent:
+    def end_epoch(self, validation_losses: Mapping[str, float] | Tensor | None = None) -> SharingEvent:
         """Cluster the epoch's gradients, merge, and say what happened.
 
         Starts the next epoch's capture and the model's loss record anew. After the lock it only reports.
+
+        Parameters
+        ----------
+        validation_losses
+            With ``validate_merges``, each task's validation loss as the model is now, before this epoch's merges: by
+            task name, or ``(T,)``. NaN for a task without a validation label.
 
         Raises
         ------
         RuntimeError
             If it is not attached, or no gradient reached any branch in the epoch.
         ValueError
-            If the gradients hold NaN or Inf; the message names the tasks.
+            If the gradients hold NaN or Inf (the message names the tasks), or validation losses are needed and
+            missing, or there is not one for each task.
         """
         model = self._model
         if model is None:
             raise RuntimeError("end_epoch() needs a model; call attach(model, optimizer) before training.")
-        event = self._report_only(model) if self.locked else self._share(model)
+        losses = self._validation(model, validation_losses)
+        owners = names_by_branch(model)
+        accepted, undone = self._judge(model, losses)
+        if self.locked or undone:  # what was captured no longer fits the branches
+            self._next_epoch()
+            event = self._report_only(model, owners)
+        else:
+            event = self._share(model, losses)
+        event = replace(event, accepted=accepted, undone=undone)
         self.epoch = event.epoch
         self.events.append(event)
         model.reset_loss_record()
@@ -235,8 +272,8 @@ class SelectiveSharing:
     def state_dict(self) -> dict[str, Any]:
         """What to save at the end of an epoch: settings, epoch, lock, merge plans and groups that wait.
 
-        Plain JSON values, but for the gradients of earlier epochs where ``group_epochs`` is above 1 and not over:
-        a tensor, for ``torch.save``.
+        Plain JSON values, but for tensors, which want ``torch.save``: the gradients of earlier epochs where
+        ``group_epochs`` is above 1 and not over, and what is set aside while a group is on trial.
         """
         return {
             "settings": dict(self.settings),
@@ -245,6 +282,8 @@ class SelectiveSharing:
             "lock_reason": self._lock.reason,
             "plans": [plan.to_json() for plan in self.plans],
             "grouping": self._grouping.state_dict(),
+            "trials": [trial.state_dict() for trial in self._trials],
+            "apart": [[list(part) for part in parts] for parts in self._apart],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -256,7 +295,7 @@ class SelectiveSharing:
             If the state was saved with other settings, is not complete, or an attached model's branches are not
             those the saved merges have left. Nothing is changed then.
         """
-        expected = {"settings", "epoch", "unchanged", "lock_reason", "plans", "grouping"}
+        expected = {"settings", "epoch", "unchanged", "lock_reason", "plans", "grouping", "trials", "apart"}
         if set(state) != expected:
             raise ValueError(f"a sharing state has the keys {sorted(expected)}; got {sorted(state)}.")
         saved, own = state["settings"], self.settings
@@ -270,10 +309,50 @@ class SelectiveSharing:
         self.plans, self.epoch, self.events = plans, state["epoch"], []
         self._lock = Lock(self.settings["patience"], state["unchanged"], state["lock_reason"])
         self._grouping.load_state_dict(state["grouping"])
+        self._trials = [Trial(**trial) for trial in state["trials"]]
+        self._apart = [tuple(tuple(part) for part in parts) for parts in state["apart"]]
         if self._model is not None:
             self._next_epoch()
 
-    def _share(self, model: MultiTaskModel) -> SharingEvent:
+    def _validation(self, model: MultiTaskModel, given: Mapping[str, float] | Tensor | None) -> Tensor | None:
+        """The validation losses as ``(T,)`` in float64, checked; ``None`` where they are not needed."""
+        if not self.needs_validation:
+            return None
+        names = model.layout.names
+        if isinstance(given, Mapping) and set(given) == set(names):
+            return torch.tensor([float(given[name]) for name in names], dtype=torch.float64)
+        if isinstance(given, Tensor) and given.shape == (len(names),):
+            return given.detach().to("cpu", torch.float64)
+        raise ValueError(
+            f"validate_merges={self.settings['validate_merges']} needs end_epoch(validation_losses): one loss for each "
+            f"of the {len(names)} tasks, by name or as a tensor ({len(names)},)."
+        )
+
+    def _judge(self, model: MultiTaskModel, losses: Tensor | None) -> tuple[Names, Names]:
+        """End the trials that are over; the task names of the groups accepted and undone."""
+        accepted, undone, going = [], [], []
+        for trial in self._trials if losses is not None else ():
+            assert losses is not None
+            trial.epochs_left -= 1
+            if trial.recovered(losses):
+                accepted.append(trial)
+            elif trial.epochs_left > 0:
+                going.append(trial)
+            else:
+                undone.append(trial)
+                origins = undo(trial, model, self._optimizers, origins_of(self.plans, model.bank.branches))
+                self.plans = plans_to(origins, self.settings["merge"])
+                self._apart.append(trial.parts)
+                self._grouping.restart()
+        if losses is not None:
+            self._trials = going
+        names = model.layout.names
+        return (
+            tuple(tuple(names[task] for task in trial.tasks) for trial in accepted),
+            tuple(tuple(names[task] for task in trial.tasks) for trial in undone),
+        )
+
+    def _share(self, model: MultiTaskModel, validation: Tensor | None) -> SharingEvent:
         """One end of epoch before the lock."""
         clock = Clock()
         epoch, before, owners = self.epoch + 1, model.bank.branches, names_by_branch(model)
@@ -284,11 +363,13 @@ class SelectiveSharing:
             losses = branch_losses(model.assignment, model.recorded_losses(), before)
             labels = self._grouping.labels
             assert labels is not None
-            plan = plan_merges(labels, losses, self.settings["merge"])
+            busy = [task for trial in self._trials for task in trial.tasks]
+            allowed = barred(labels, model.tasks_by_branch(), self._apart, busy)
+            plan = plan_merges(allowed, losses, self.settings["merge"])
         due = self._due(epoch)
         with clock.stage("merge"):
             if due:
-                self._carry_out(plan, model)
+                self._carry_out(plan, model, validation)
             elif self._grouping.final and not self._grouping.stable:
                 self._lock.reason = f"the groups were not stable in {epoch} epochs"
             elif not self._grouping.stable and self._grouping.could_be_stable and epoch > self.settings["warmup"]:
@@ -339,8 +420,12 @@ class SelectiveSharing:
         ready = self._grouping.final if self.settings["group_epochs"] else True
         return ready and self._grouping.stable and epoch > self.settings["warmup"]
 
-    def _carry_out(self, plan: MergePlan, model: MultiTaskModel) -> None:
+    def _carry_out(self, plan: MergePlan, model: MultiTaskModel, validation: Tensor | None) -> None:
         """Merge, and see whether that was the last time."""
+        if validation is not None:
+            origins = origins_of(self.plans, model.bank.branches)
+            epochs = self.settings["validate_merges"]
+            self._trials += begin_trials(plan, model, self._optimizers, validation, epochs, origins)
         shared = self._recent.gathered() if self._recent is not None and plan.changes else None
         apply(plan, model, self._optimizers, shared=shared)
         if plan.changes:
@@ -351,19 +436,19 @@ class SelectiveSharing:
             self._lock.reason = "the groups of the first epochs have merged"
         self._lock.count(plan.changes)
 
-    def _report_only(self, model: MultiTaskModel) -> SharingEvent:
-        """The end of an epoch after the lock."""
+    def _report_only(self, model: MultiTaskModel, owners: Names) -> SharingEvent:
+        """The end of an epoch without clustering: after the lock, or when a group was taken apart."""
         return SharingEvent(
             epoch=self.epoch + 1,
             criterion=self.settings["criterion"],
             groups=shared_groups(model),
             merged=(),
             clusters=(),
-            branches_before=model.bank.branches,
+            branches_before=len(owners),
             branches_after=model.bank.branches,
-            locked=True,
+            locked=self.locked,
             lock_reason=self._lock.reason,
-            branch_tasks=names_by_branch(model),
+            branch_tasks=owners,
         )
 
     def _cluster_settings(self, epoch: int) -> ClusterSettings:

@@ -16,6 +16,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "group_epochs": 0,
         "stable_epochs": 0,
         "warmup": 0,
+        "validate_merges": 0,
         "centre": False,
     },
     "default": {
@@ -24,6 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "group_epochs": 0,
         "stable_epochs": 0,
         "warmup": 0,
+        "validate_merges": 0,
         "centre": False,
     },
 }
@@ -40,6 +42,7 @@ _LEAST = {
     "group_epochs": 0,
     "stable_epochs": 0,
     "warmup": 0,
+    "validate_merges": 0,
 }
 
 

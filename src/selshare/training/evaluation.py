@@ -21,6 +21,8 @@ class Evaluation:
     ----------
     loss
         Weighted sum of the tasks' losses over the whole data set.
+    losses
+        The mean loss of each task by name; NaN for a task without labels there.
     metrics
         The metric of each task by name; NaN for a task without labels there.
     mean_metric
@@ -28,6 +30,7 @@ class Evaluation:
     """
 
     loss: float
+    losses: dict[str, float]
     metrics: dict[str, float]
     mean_metric: float
 
@@ -42,17 +45,18 @@ def evaluate(model: MultiTaskModel, data: Data, batch_size: int = 512) -> Evalua
     was_training = model.training
     model.eval()
     try:
-        outputs, targets, losses = _run(model, data, batch_size, device)
+        outputs, targets, losses, count = _run(model, data, batch_size, device)
     finally:
         model.train(was_training)
     metrics = score(model.layout, outputs, targets)
     weights = torch.tensor(model.layout.weights, dtype=torch.float64)
-    return Evaluation(float((weights * losses).sum()), metrics, mean_metric(model.layout, metrics))
+    by_name = dict(zip(model.layout.names, losses.where(count > 0, torch.nan).tolist(), strict=True))
+    return Evaluation(float((weights * losses).sum()), by_name, metrics, mean_metric(model.layout, metrics))
 
 
 @torch.no_grad()
-def _run(model: MultiTaskModel, data: Data, batch_size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """All outputs and packed targets on the CPU, and each task's mean loss."""
+def _run(model: MultiTaskModel, data: Data, batch_size: int, device: torch.device) -> tuple[Tensor, ...]:
+    """All outputs and packed targets on the CPU, and each task's mean loss and number of labels."""
     outputs, targets = [], []
     total = torch.zeros(len(model.tasks), dtype=torch.float64, device=device)
     count = torch.zeros_like(total)
@@ -63,4 +67,4 @@ def _run(model: MultiTaskModel, data: Data, batch_size: int, device: torch.devic
         losses = task_losses(model.layout, outputs[-1], targets[-1])
         total += losses.values.double() * losses.labelled
         count += losses.labelled
-    return torch.cat(outputs).cpu(), torch.cat(targets).cpu(), (total / count.clamp(min=1)).cpu()
+    return torch.cat(outputs).cpu(), torch.cat(targets).cpu(), (total / count.clamp(min=1)).cpu(), count.cpu()

@@ -61,6 +61,8 @@ class Progress:
             return
         for members in event.merged:
             self._bar.console.print(f"epoch {event.epoch}: merged {', '.join(members)}", highlight=False)
+        for members in event.undone:
+            self._bar.console.print(f"epoch {event.epoch}: taken apart {', '.join(members)}", highlight=False)
         if event.locked:
             self._bar.console.print(
                 f"epoch {event.epoch}: locked with {event.branches_after} branches ({event.lock_reason})",

@@ -111,6 +111,8 @@ class Trainer:
         """
         if epochs < 1:
             raise ValueError(f"epochs must be at least 1; it is {epochs}.")
+        if validation is None and self.sharing is not None and self.sharing.needs_validation:
+            raise ValueError("validate_merges needs validation data: fit(train, validation); or set it to 0.")
         history = History()
         best = _Best(self._by_metric, _metric_sign(self.model))
         if self.sharing is not None:
@@ -148,13 +150,20 @@ class Trainer:
         started = time.perf_counter()
         train_loss = self._train_epoch(loader, progress)
         trained = time.perf_counter()
-        if self.sharing is not None and not self.sharing.locked:
-            history.events.append(self.sharing.end_epoch())
-            progress.event(history.events[-1])
+        result = None
+        if self.sharing is not None and not self.sharing.settled:
+            if self.sharing.needs_validation and validation is not None:
+                result = self.evaluate(validation)
+            event = self.sharing.end_epoch(None if result is None else result.losses)
+            if event.merged or event.undone:
+                result = None  # of a model that is no more
+            history.events.append(event)
+            progress.event(event)
         shared = time.perf_counter()
         if self.scheduler is not None:
             self.scheduler.step()
-        result = None if validation is None else self.evaluate(validation)
+        if validation is not None and result is None:
+            result = self.evaluate(validation)
         record = EpochRecord(
             epoch=epoch,
             train_loss=train_loss,
