@@ -27,7 +27,7 @@ def scikit_learns_checks() -> Iterator[Any]:
                 yield pytest.param(estimator, check, id=f"{estimator}-{name}")
 
 
-@pytest.mark.parametrize(("estimator", "check"), scikit_learns_checks())
+@pytest.mark.parametrize(("estimator", "check"), list(scikit_learns_checks()))
 def test_scikit_learn(estimator: HDBSCAN, check: Callable[[HDBSCAN], None]) -> None:
     check(estimator)
 
