@@ -14,12 +14,15 @@ import hdbscan
 import numpy as np
 import pytest
 import sklearn.cluster
+import torch
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from sklearn import datasets
 from sklearn.metrics import adjusted_rand_score
 
 from selshare.cluster import HDBSCAN
+from selshare.kernels.reachability import native, nearest, screen
+from selshare.kernels.spanning_tree import native as spanning_tree
 
 Points = NDArray[Any]
 
@@ -112,11 +115,39 @@ def reordered_differs(
 
 
 @pytest.mark.parametrize("name", ["blobs", "moons", "circles", "iris", "offset", "far clusters", "4,000 columns"])
-def test_separate_clusters_are_always_those_of_hdbscan(name: str) -> None:
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_separate_clusters_are_always_those_of_hdbscan(name: str, dtype: type[np.floating[Any]]) -> None:
+    points = PROBLEMS[name].astype(dtype)
+    assert same(HDBSCAN().fit_predict(points), theirs(points.astype(np.float64)).labels_)
+
+
+@pytest.mark.parametrize("name", ["blobs", "digits", "duplicates", "all equal", "grid", "offset", "far clusters"])
+def test_without_the_matrix_of_distances(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     points = PROBLEMS[name]
-    ours = HDBSCAN().fit(points)
-    assert same(ours.labels_, theirs(points).labels_)
-    assert same(HDBSCAN().fit_predict(points.astype(np.float32)), ours.labels_) or name == "far clusters"
+    expected = HDBSCAN().fit(points)
+    monkeypatch.setattr(native, "SMALL", -1.0)
+    for module in (screen, nearest, spanning_tree):
+        monkeypatch.setattr(module, "TILE", 160)
+    fitted = HDBSCAN().fit(points)
+    np.testing.assert_array_equal(fitted.minimum_spanning_tree_, expected.minimum_spanning_tree_)
+    np.testing.assert_array_equal(fitted.labels_, expected.labels_)
+    order = np.random.default_rng(2).permutation(len(points))
+    assert same(HDBSCAN().fit_predict(points[order]), fitted.labels_[order])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_number_of_threads_does_not_change_the_labels(threads: int) -> None:
+    points = PROBLEMS["digits"]
+    expected = HDBSCAN().fit(points)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        fitted = HDBSCAN().fit(points)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(fitted.minimum_spanning_tree_, expected.minimum_spanning_tree_)
+    np.testing.assert_array_equal(fitted.labels_, expected.labels_)
+    np.testing.assert_array_equal(fitted.probabilities_, expected.probabilities_)
 
 
 def test_everything_else_is_hdbscans_too() -> None:
@@ -134,10 +165,3 @@ def test_scikit_learn_counts_the_point_itself() -> None:
     points = PROBLEMS["blobs"]
     reference = sklearn.cluster.HDBSCAN(min_cluster_size=5, min_samples=5, algorithm="brute", copy=True).fit(points)
     assert same(HDBSCAN(5, 4).fit_predict(points), reference.labels_)
-
-
-def test_far_clusters_in_float32_are_two() -> None:
-    points = PROBLEMS["far clusters"].astype(np.float32)
-    labels = HDBSCAN(20, 5, cluster_selection_method="eom").fit_predict(points)
-    assert len(set(labels[labels >= 0].tolist())) >= 1
-    assert not set(labels[:80].tolist()) & set(labels[80:].tolist()) - {-1}

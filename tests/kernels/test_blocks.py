@@ -39,6 +39,15 @@ def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
     return size
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Where problems and tiles are tiny, threads would mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def made(kind: str, n: int, d: int, seed: int) -> Tensor:
     random = np.random.default_rng(seed)
     points = random.standard_normal((n, d))
@@ -70,6 +79,7 @@ def reference(points: Tensor, k: int, metric: str) -> tuple[Tensor, Tensor]:
         return mutual_reachability_mst(points, k, metric=metric), core_distances(points, k, metric=metric)
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("metric", ["euclidean", "antipodal"])
 def test_it_is_the_reference_to_the_bit(tiles: int, kind: str, metric: str) -> None:
@@ -81,6 +91,7 @@ def test_it_is_the_reference_to_the_bit(tiles: int, kind: str, metric: str) -> N
         assert torch.equal(mutual_reachability_mst(points, k, metric=metric), tree)
 
 
+@pytest.mark.usefixtures("one_thread")
 @settings(max_examples=15)
 @given(st.integers(50, 130), st.integers(1, 20), st.sampled_from(KINDS), st.integers(0, 2**31))
 def test_any_sizes(n: int, d: int, kind: str, seed: int) -> None:
@@ -125,6 +136,30 @@ def test_bounds_hold(dtype: torch.dtype) -> None:
             assert (exact - lower.numpy()[a, b]).max() <= 4 * scale * (300 + 40) * torch.finfo(dtype).eps
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize("kind", ["clusters", "rounded", "repeated"])
+def test_threads_change_nothing(tiles: int, kind: str, threads: int) -> None:
+    points = made(kind, 300, 12, 4).float()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        tree, cores = mutual_reachability_mst(points, 4), core_distances(points, 4)
+        torch.set_num_threads(threads)
+        assert torch.equal(mutual_reachability_mst(points, 4), tree)
+        assert torch.equal(core_distances(points, 4), cores)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_order_of_the_rows_does_not_change_the_weights(tiles: int) -> None:
+    points = made("clusters", 300, 12, 4).float()
+    tree, cores = mutual_reachability_mst(points, 4), core_distances(points, 4)
+    order = torch.randperm(len(points))
+    assert torch.equal(mutual_reachability_mst(points[order], 4)[:, 2], tree[:, 2])
+    assert torch.equal(core_distances(points[order], 4), cores[order])
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_a_bad_first_tree_costs_time_and_nothing_else(tiles: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from selshare.kernels.spanning_tree import native as tree
 
