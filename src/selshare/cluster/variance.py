@@ -54,7 +54,7 @@ def best_cut(merges: Floats, rows: Floats) -> int:
     if len(rows) == 1:
         return 0
     gains = np.empty(len(merges))
-    _gains(merges, rows - rows.mean(axis=0), gains)
+    _gains(merges, np.ascontiguousarray(rows - rows.mean(axis=0)), gains)  # one layout, compiled once
     between = np.cumsum(gains[::-1])[::-1]  # of the cut that keeps merges 0 … r - 1: the sum of r … n - 2
     mean_square = between / np.arange(len(merges), 0, -1)
     possible = np.append(True, merges[1:, 2] > merges[:-1, 2])
