@@ -12,6 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "runs" / "bench"
+SHORT = {"clusterings": ["--small"]}  # what makes a comparison's run a short one
 
 
 def run(title: str, command: list[str]) -> bool:
@@ -34,7 +35,8 @@ def main() -> int:
     for script in sorted((HERE / "peers").glob("*.py")):
         if not script.name.startswith("_"):
             results = RESULTS / f"{script.stem}.json"
-            done.append(run(f"peers: {script.stem}", [sys.executable, str(script), "--json", str(results)]))
+            options = ["--json", str(results), *SHORT.get(script.stem, ())]
+            done.append(run(f"peers: {script.stem}", [sys.executable, str(script), *options]))
     return 0 if all(done) else 1
 
 
