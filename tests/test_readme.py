@@ -39,6 +39,14 @@ def test_the_guides_examples_run(
     assert names["sharing"].events[0].merged == (), "the first epoch is warm-up"
 
 
+def test_the_examples_of_clustering_run() -> None:
+    names = run_examples("docs/clustering.md")
+    points = len(names["images"])
+    assert names["clusterer"].labels_.shape == names["cores"].shape == (points,)
+    assert names["edges"].shape == (points - 1, 3)
+    assert len(set(names["few_large"].tolist())) >= 2
+
+
 def test_it_shows_both_commands() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "make train" in readme
