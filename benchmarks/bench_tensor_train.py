@@ -12,19 +12,19 @@ MODES = (10, 10, 15, 20)  # of a 100 × 300 layer
 class ByBranches:
     """Gradients of a 100 × 300 layer to rank 8."""
 
-    params = ([10, 100, 500, 2000, 5000], ["float32", "float64"])
-    param_names = ("branches", "dtype")
+    params = ([10, 100, 500, 2000, 5000],)
+    param_names = ("branches",)
     timeout = 300
 
-    def setup(self, branches: int, dtype: str) -> None:
+    def setup(self, branches: int) -> None:
         torch.set_num_threads(2)
         generator = torch.Generator().manual_seed(0)
-        self.tensors = torch.randn(branches, 30_000, generator=generator, dtype=getattr(torch, dtype))
+        self.tensors = torch.randn(branches, 30_000, generator=generator)
 
-    def time_rank_8(self, branches: int, dtype: str) -> None:
+    def time_rank_8(self, branches: int) -> None:
         tt_svd(self.tensors, MODES, max_rank=8)
 
-    def peakmem_rank_8(self, branches: int, dtype: str) -> None:
+    def peakmem_rank_8(self, branches: int) -> None:
         tt_svd(self.tensors, MODES, max_rank=8)
 
 
