@@ -1,4 +1,4 @@
-"""The command line: ``selshare train | compare | report | doctor``."""
+"""The command line: ``selshare train | compare | report | predict | export | doctor``."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import typer
 from rich.console import Console
 
 from . import __version__
-from .data import load
+from .data import Problem, load
 from .data import names as data_names
+from .data.table import read_table
 from .doctor import diagnose, render
+from .model.onnx_file import export_onnx
 from .report import comparison_table, groups_summary, write_report
 from .sharing import CRITERIA
 from .training.compare import compare as compare_methods
 from .training.history import write_json
 from .training.method_names import BASELINES, OBJECTIVES
 from .training.methods import Result
+from .training.saved import example_inputs, load_trained, predict_table, table_columns
 
 app = typer.Typer(
     help="Train many tasks at once, learn which belong together, and merge their branches on the fly.",
@@ -29,7 +32,8 @@ app = typer.Typer(
 )
 console = Console()
 
-Data = Annotated[str, typer.Argument(help=f"{', '.join(data_names())}, or my_module:build")]
+Data = Annotated[str, typer.Argument(help=f"{', '.join(data_names())}, a table (my.csv), or my_module:build")]
+Targets = Annotated[str | None, typer.Option(help="Table: the columns to learn, separated by commas.")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs; the data set's own number by default.")]
 Output = Annotated[Path | None, typer.Option(help="Run folder; runs/DATA by default.")]
 Tasks = Annotated[int | None, typer.Option(min=1, help="synthetic: number of tasks.")]
@@ -42,6 +46,9 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other option of the data set; repeatable.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+Run = Annotated[Path, typer.Argument(help="A run folder that train or compare wrote.")]
+Method = Annotated[str | None, typer.Option(help="Whose weights; by default the sharing criterion's.")]
+Seed = Annotated[int | None, typer.Option(help="Whose weights; by default the first seed's.")]
 Merge = Annotated[str, typer.Option(help="Merge rule: best, mean, max or min.")]
 
 
@@ -59,12 +66,13 @@ def train(
     train_size: TrainSize = None,
     trunk: Trunk = None,
     root: Root = None,
+    targets: Targets = None,
     settings: Settings = None,
     quiet: Quiet = False,
 ) -> None:
     """Train one network per task, all tasks unmerged, and selective sharing; print the table and write the report."""
     options = _given(tasks=tasks, groups=groups, samples=samples, train_size=train_size, trunk=trunk, root=root)
-    options |= _parsed(settings or [])
+    options |= _given(targets=targets) | _parsed(settings or [])
     folder = output or Path("runs") / _folder_name(data)
     results = _run(data, ["stl", "mtl", criterion], [seed], epochs, folder, options, progress=not quiet, merge=merge)
     _show(results)
@@ -92,12 +100,13 @@ def compare(
     train_size: TrainSize = None,
     trunk: Trunk = None,
     root: Root = None,
+    targets: Targets = None,
     settings: Settings = None,
     quiet: Quiet = False,
 ) -> None:
     """Run several methods with several seeds on one data set and print them side by side."""
     options = _given(tasks=tasks, groups=groups, samples=samples, train_size=train_size, trunk=trunk, root=root)
-    options |= _parsed(settings or [])
+    options |= _given(targets=targets) | _parsed(settings or [])
     folder = output or Path("runs") / f"compare-{_folder_name(data)}"
     names = [name.strip() for name in methods.split(",") if name.strip()]
     results = _run(
@@ -119,10 +128,39 @@ def compare(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="A run folder that train or compare wrote.")],
+    run: Run,
 ) -> None:
     """Write one self-contained HTML page about a run."""
     console.print(f"Report: {write_report(run)}", soft_wrap=True)
+
+
+@app.command()
+def predict(
+    run: Run,
+    table: Annotated[Path, typer.Argument(help="A table with the columns of the one that was trained on.")],
+    output: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("predictions.csv"),
+    method: Method = None,
+    seed: Seed = None,
+) -> None:
+    """Predict every task for the rows of a table, with a model that was trained on one."""
+    columns = table_columns(run)
+    model, weights = load_trained(run, method, seed)
+    predictions = predict_table(model, columns, read_table(table))
+    predictions.to_csv(output, index=False)
+    console.print(f"{len(predictions)} rows by {weights.name}: {output}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def export(
+    run: Run,
+    output: Annotated[Path, typer.Option(help="The ONNX file to write.")] = Path("model.onnx"),
+    method: Method = None,
+    seed: Seed = None,
+) -> None:
+    """Write a trained model as ONNX, one named output per task; needs selshare[onnx]."""
+    model, weights = load_trained(run, method, seed)
+    export_onnx(model, example_inputs(run), output)
+    console.print(f"{weights.name}, {model.bank.branches} branches: {output}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -151,7 +189,7 @@ def main() -> None:
     """Run the command line; an error that the user can mend is one sentence, not a traceback."""
     try:
         app()
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ModuleNotFoundError) as error:
         Console(stderr=True).print(f"selshare: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
         sys.exit(2)
 
@@ -174,8 +212,14 @@ def _run(
     def finished(result: Result) -> None:
         console.print(f"{result.method}, seed {result.seed}: mean metric {result.mean_metric:.4f}", highlight=False)
 
+    def problem_for(seed: int) -> Problem:
+        problem = load(data, **options, **({"seed": seed} if per_seed else {}))
+        if problem.columns is not None and seed == seeds[0]:
+            console.print("\n".join(problem.columns.describe()), highlight=False, soft_wrap=True, markup=False)
+        return problem
+
     return compare_methods(
-        lambda seed: load(data, **options, **({"seed": seed} if per_seed else {})),
+        problem_for,
         methods,
         seeds=seeds,
         epochs=epochs,
@@ -183,6 +227,7 @@ def _run(
         progress=progress,
         sharing_options={"merge": merge},
         objective_options={"srdml": {"strength": srdml_strength}},
+        source={"data": data, "options": {name: _plain(value) for name, value in options.items()}},
         finished=finished,
     )
 
@@ -214,5 +259,10 @@ def _parsed(settings: list[str]) -> dict[str, Any]:
 
 
 def _folder_name(data: str) -> str:
-    """A folder name for a data set: ``my_module:build`` has a colon."""
-    return data.replace(":", "-")
+    """A folder name for a data set: ``my_module:build`` has a colon, a table its folder and ending."""
+    return Path(data).stem.replace(":", "-")
+
+
+def _plain(value: Any) -> Any:
+    """An option as JSON has it; a path is made absolute, so that it is found from elsewhere."""
+    return str(value.absolute()) if isinstance(value, Path) else value

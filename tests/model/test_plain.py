@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import pytest
 import torch
 from torch import nn
 
 from selshare import MergePlan, MultiTaskModel, PlainModel, Task
+from selshare.model import export_onnx
 from selshare.sharing import apply
 
 INPUTS = torch.randn(6, 7, generator=torch.Generator().manual_seed(0))
@@ -60,17 +60,12 @@ def test_torch_export_with_any_batch_size() -> None:
         torch.testing.assert_close(torch.cat(exported.module()(inputs), dim=1), model(inputs))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # inside the exporter
 def test_onnxruntime_gives_the_same_outputs(tmp_path: Path) -> None:
     model = merged_model()
-    plain = PlainModel(model)
     file = tmp_path / "model.onnx"
-    batch = torch.export.Dim("batch", min=1)
-    torch.onnx.export(
-        plain, (INPUTS,), file, input_names=["inputs"], output_names=list(plain.names), dynamic_shapes=({0: batch},)
-    )
+    export_onnx(model, INPUTS, file)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    assert [output.name for output in session.get_outputs()] == list(plain.names)
+    assert [output.name for output in session.get_outputs()] == list(model.layout.names)
     for inputs in (INPUTS, INPUTS[:3]):
         outputs = session.run(None, {"inputs": inputs.numpy()})
         np.testing.assert_allclose(

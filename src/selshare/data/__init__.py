@@ -2,6 +2,8 @@
 
 from .loading import load, names, options
 from .problem import Problem, Recipe
+from .table import table
+from .table_columns import TableColumns
 from .task_mixture import TaskMixture
 
-__all__ = ["Problem", "Recipe", "TaskMixture", "load", "names", "options"]
+__all__ = ["Problem", "Recipe", "TableColumns", "TaskMixture", "load", "names", "options", "table"]

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from .mnist import mnist
 from .omniglot import omniglot
 from .problem import Problem
 from .synthetic import synthetic
+from .table import READERS, table
 from .twelve import twelve
 
 BUILDERS: Mapping[str, Callable[..., Problem]] = {
@@ -42,8 +44,8 @@ def load(name: str, **chosen: Any) -> Problem:
     Parameters
     ----------
     name
-        One of :func:`names`, or ``"my_module:build"``: a function of the user's own that returns a :class:`Problem`;
-        its module may lie in the current directory.
+        One of :func:`names`, a file that :func:`selshare.data.table` reads (``"my.csv"``), or ``"my_module:build"``: a
+        function of the user's own that returns a :class:`Problem`; its module may lie in the current directory.
     chosen
         The builder's keyword arguments, e.g. ``load("synthetic", tasks=200, groups=10)``.
 
@@ -84,12 +86,14 @@ def options(name: str) -> dict[str, inspect.Parameter]:
 def _builder(name: str) -> Callable[..., Problem]:
     if name in BUILDERS:
         return BUILDERS[name]
+    if Path(name).suffix.lower() in READERS:
+        return partial(table, name)
     module, _, function = name.partition(":")
     if module and function:
         return _import(name, module, function)
     raise ValueError(
-        f"There is no data set {name!r}; choose one of {', '.join(BUILDERS)}, or name a function of your own as "
-        "my_module:build."
+        f"There is no data set {name!r}; choose one of {', '.join(BUILDERS)}, a table ({', '.join(READERS)}), or "
+        "name a function of your own as my_module:build."
     )
 
 

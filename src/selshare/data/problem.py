@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..tasks import Task
+from .table_columns import TableColumns
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 
@@ -73,6 +74,8 @@ class Problem:
     relations
         ``(source, target)`` → what is known of how the target's labels go with the source's classes, for distribution
         matching: what :meth:`selshare.objectives.RelationTable.of` takes. Empty: estimated from the training data.
+    columns
+        For a table, what its columns mean: what it takes to read another table of the same form.
     citation, licence
         Whose data these are, and on what terms they may be used.
     """
@@ -90,5 +93,6 @@ class Problem:
     recipe: Recipe = Recipe()
     groups: tuple[tuple[str, ...], ...] | None = None
     relations: Mapping[tuple[str, str | tuple[str, ...]], Any] = field(default_factory=dict)
+    columns: TableColumns | None = None
     citation: str = ""
     licence: str = ""

@@ -5,6 +5,7 @@ from .branches import mlp_branch
 from .convert import convert, restore
 from .heads import Heads
 from .multitask import MultiTaskModel
+from .onnx_file import export_onnx
 from .plain import PlainModel
 from .predictions import Prediction
 from .resize import set_parameter_data
@@ -16,6 +17,7 @@ __all__ = [
     "PlainModel",
     "Prediction",
     "convert",
+    "export_onnx",
     "mlp_branch",
     "restore",
     "set_parameter_data",

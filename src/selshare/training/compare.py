@@ -12,6 +12,7 @@ from ..data import Problem
 from .history import write_json
 from .method_names import check_methods
 from .methods import Result, Run, run_method
+from .saved import describe_problem
 
 
 def compare(
@@ -24,6 +25,7 @@ def compare(
     progress: bool = True,
     sharing_options: dict[str, Any] | None = None,
     objective_options: Mapping[str, Mapping[str, Any]] | None = None,
+    source: Mapping[str, Any] | None = None,
     finished: Callable[[Result], None] = lambda result: None,
 ) -> list[Result]:
     """Run every method with every seed.
@@ -40,6 +42,9 @@ def compare(
         Where to write, after each run, ``results.json`` (all rows so far), ``<method>-seed<k>.json`` (the history,
         and the relations that srdml has learned) and ``<method>-seed<k>.safetensors`` (the weights). Nothing is
         written when ``None``.
+    source
+        How to load the problem again, ``{"data": name, "options": {…}}``: written beside the results, so that
+        :func:`selshare.training.saved.load_trained` finds it.
     finished
         Called with each row as it is ready.
 
@@ -64,12 +69,12 @@ def compare(
             )
             results.append(run.result)
             if folder is not None:
-                _write(folder, problem, run, results)
+                _write(folder, problem, run, results, source or {})
             finished(run.result)
     return results
 
 
-def _write(folder: Path, problem: Problem, run: Run, results: list[Result]) -> None:
+def _write(folder: Path, problem: Problem, run: Run, results: list[Result], source: Mapping[str, Any]) -> None:
     """Everything known after one more run."""
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{run.result.method}-seed{run.result.seed}"
@@ -79,5 +84,5 @@ def _write(folder: Path, problem: Problem, run: Run, results: list[Result]) -> N
     if run.model is not None:
         state = {key: tensor.contiguous() for key, tensor in run.model.state_dict().items()}
         save_file(state, folder / f"{name}.safetensors")
-    write_json(folder / "problem.json", {"name": problem.name, "description": problem.description})
+    write_json(folder / "problem.json", describe_problem(problem, source))
     write_json(folder / "results.json", [result.to_json() for result in results])
