@@ -212,7 +212,7 @@ def numbers(column: pd.Series[Any]) -> np.ndarray[Any, Any]:
     wrong = ((np.isnan(read) & column.notna().to_numpy()) | np.isinf(read)).nonzero()[0]
     if len(wrong):
         raise ValueError(
-            f"{_at(column, wrong[0])}, where a finite number is needed; repair it, or leave it empty if it is not known."
+            f"{_at(column, wrong[0])}, where a finite number is needed; repair it, or leave it empty if unknown."
         )
     return np.asarray(read)
 
