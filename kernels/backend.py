@@ -15,6 +15,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -105,8 +106,12 @@ def triton_missing() -> str | None:
     """Why Triton kernels cannot be used, or ``None``."""
     if not importlib.util.find_spec("triton"):
         return "triton is not installed; pip install triton"
-    if not interpreting() and not torch.cuda.is_available():
+    if interpreting():
+        return None
+    if not torch.cuda.is_available():
         return "torch finds no CUDA device; TRITON_INTERPRET=1, set before Python starts, interprets it on the CPU"
+    if not any(shutil.which(compiler) for compiler in (os.environ.get("CC"), "gcc", "clang") if compiler):
+        return "Triton builds its launcher with a C compiler and finds none; install gcc or clang, or set CC"
     return None
 
 

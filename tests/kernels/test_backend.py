@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -86,6 +87,16 @@ def test_without_a_gpu_triton_says_so(with_triton: None, monkeypatch: pytest.Mon
     backend.triton_missing.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert backend.triton_missing() == "triton is not installed; pip install triton"
+
+
+def test_without_a_c_compiler_triton_says_so(with_triton: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("CC", "a-compiler")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert (backend.triton_missing() or "").endswith("finds none; install gcc or clang, or set CC")
+    backend.triton_missing.cache_clear()
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == "a-compiler" else None)
+    assert backend.triton_missing() is None
 
 
 def test_the_interpreter_runs_only_when_triton_is_forced(with_triton: None, monkeypatch: pytest.MonkeyPatch) -> None:
