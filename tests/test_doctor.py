@@ -12,7 +12,8 @@ import torch
 from rich.console import Console
 
 from selshare import __version__, cli
-from selshare.doctor import Diagnosis, diagnose, render
+from selshare.doctor import Diagnosis, diagnose
+from selshare.doctor_tables import render
 from selshare.kernels import BackendUnavailable, backend, cuda_library
 
 

@@ -14,7 +14,8 @@ from . import __version__
 from .data import Problem, load
 from .data import names as data_names
 from .data.table import read_table
-from .doctor import diagnose, render
+from .doctor import diagnose
+from .doctor_tables import render
 from .model.onnx_file import export_onnx
 from .report import comparison_table, groups_summary, write_report
 from .sharing import CRITERIA
