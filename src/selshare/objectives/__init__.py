@@ -1,7 +1,7 @@
 """Targets and losses of many tasks at once, and further objectives that tie tasks to each other."""
 
 from .distribution_matching import DistributionMatching, SoftCoAnnotation
-from .logit_gradients import logit_gradients
+from .logit_gradients import logit_gradients, loss_gradients
 from .losses import TaskLosses, check_finite_losses, check_some_label, task_losses, weighted_sum
 from .objective import Objective
 from .relation_table import RelationTable, estimate_relation
@@ -22,6 +22,7 @@ __all__ = [
     "check_targets",
     "estimate_relation",
     "logit_gradients",
+    "loss_gradients",
     "pack_targets",
     "task_losses",
     "weighted_sum",

@@ -60,6 +60,28 @@ def logit_gradients(model: MultiTaskModel, shared: Tensor) -> Tensor:
     return joined.index_select(0, torch.tensor(order, device=joined.device).argsort())
 
 
+def loss_gradients(model: MultiTaskModel, shared: Tensor, by_outputs: Tensor) -> Tensor:
+    """The gradient of each task's loss with respect to the shared representation ``(T, B, …)``.
+
+    Parameters
+    ----------
+    model, shared
+        As for :func:`logit_gradients`; here too branches run in evaluation mode, without dropout.
+    by_outputs
+        The gradient of the summed losses with respect to the packed outputs ``(B, output_width)``: as each loss is
+        of its own task's outputs, its columns are the tasks' own.
+    """
+    gradients: list[Tensor] = []
+    order: list[int] = []
+    with _evaluating(model.bank.stacked):
+        for width, tasks in model.layout.widths.items():
+            columns = torch.stack([by_outputs[:, model.layout.output_slices[task]] for task in tasks])
+            parameters = (model.heads.weights[str(width)], columns)
+            gradients.append(_gradients(model, list(tasks), _along, parameters, shared))
+            order += tasks
+    return torch.cat(gradients)[torch.tensor(order, device=shared.device).argsort()]
+
+
 def _gradients(
     model: MultiTaskModel, members: list[int], readout: Readout, parameters: tuple[Tensor, ...], shared: Tensor
 ) -> Tensor:
@@ -105,6 +127,11 @@ def _linear(features: Tensor, row: Tensor) -> Tensor:
 def _largest(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """The largest of a task's logits, summed over the batch."""
     return nn.functional.linear(features, weight, bias).max(dim=1).values.sum()
+
+
+def _along(features: Tensor, weight: Tensor, direction: Tensor) -> Tensor:
+    """All outputs of a task along a direction ``(B, w)``, summed (the bias has no gradient)."""
+    return (nn.functional.linear(features, weight) * direction).sum()
 
 
 @contextmanager

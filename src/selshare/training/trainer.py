@@ -17,6 +17,7 @@ from ..model import MultiTaskModel
 from ..objectives import Objective, TaskLosses, check_finite_losses, pack_targets, weighted_sum
 from ..optim import BankAdam
 from ..sharing import SelectiveSharing
+from .aggregation import Aggregator, aggregated_backward
 from .batches import Data, Targets, as_loader, to_device
 from .evaluation import Evaluation, evaluate
 from .history import EpochRecord, History
@@ -41,6 +42,9 @@ class Trainer:
         How branches merge; never, when ``None`` (the paper's MTL baseline).
     objectives
         Further terms of the loss, see :class:`selshare.objectives.Objective`: they are added to the tasks' losses.
+    aggregator
+        Puts the tasks' gradients of the trunk together in place of their sum, e.g. ``torchjd.aggregation.PCGrad()``;
+        see :func:`selshare.training.aggregation.aggregated_backward`.
     scheduler
         A learning-rate scheduler of the optimizer, stepped once an epoch.
     batch_size
@@ -66,6 +70,7 @@ class Trainer:
         sharing: SelectiveSharing | None = None,
         *,
         objectives: Sequence[Objective] = (),
+        aggregator: Aggregator | None = None,
         scheduler: LRScheduler | None = None,
         batch_size: int = 64,
         seed: int = 0,
@@ -80,6 +85,7 @@ class Trainer:
         self.optimizer = _built(optimizer, model)
         self.sharing = sharing
         self.objectives = tuple(objectives)
+        self.aggregator = aggregator
         self.scheduler = scheduler
         self.batch_size = batch_size
         self.seed = seed
@@ -187,22 +193,26 @@ class Trainer:
         for batch in loader:
             inputs, targets = to_device(batch, device)
             self.optimizer.zero_grad(set_to_none=True)
-            self._loss(inputs, targets).backward()
+            self._backward(inputs, targets)
             self.optimizer.step()
             progress.step()
         return self._recorded_loss()
 
-    def _loss(self, inputs: Tensor, targets: Targets) -> Tensor:
-        """What a step minimises: the tasks' losses and the further objectives."""
-        if not self.objectives:
-            return self.model.loss(self.model(inputs), targets)
+    def _backward(self, inputs: Tensor, targets: Targets) -> None:
+        """Gradients of the tasks' losses and the further objectives."""
+        if not self.objectives and self.aggregator is None:
+            self.model.loss(self.model(inputs), targets).backward()
+            return
         shared = self.model.shared(inputs)
         outputs = self.model.outputs_from(shared)
         loss = self.model.loss(outputs, targets)
         packed = pack_targets(self.model.layout, targets, check=False)
-        for objective in self.objectives:
-            loss = loss + objective(self.model, shared, outputs, packed)
-        return loss
+        terms = [objective(self.model, shared, outputs, packed) for objective in self.objectives]
+        further = torch.stack(terms).sum() if terms else None
+        if self.aggregator is not None:
+            aggregated_backward(self.model, shared, outputs, loss, further, self.aggregator)
+        else:
+            (loss if further is None else loss + further).backward()
 
     def _recorded_loss(self) -> float:
         """The epoch's training loss from the model's record, checked: on a GPU, steps do not look at values."""
