@@ -46,6 +46,12 @@ def test_the_examples_of_clustering_run() -> None:
     assert len(set(names["few_large"].tolist())) >= 2
 
 
+def test_the_objectives_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
+    names = run_examples("docs/objectives.md")
+    assert "again" in capsys.readouterr().out
+    assert len(names["apart"]) == 60
+
+
 def test_it_shows_both_commands() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert "make train" in readme
