@@ -14,6 +14,7 @@ from selshare.model import MultiTaskModel
 from selshare.sharing import SelectiveSharing
 from selshare.tasks import Task
 from selshare.training import EpochRecord, History, Trainer, as_loader
+from selshare.training.batches import to_device
 
 SGD = partial(torch.optim.SGD, lr=0.2, momentum=0.5)
 
@@ -130,6 +131,21 @@ def test_a_lone_last_sample_is_left_out_when_shuffling() -> None:
     assert sizes == [64, 64]
     sizes = [len(batch[0]) for batch in as_loader((inputs, targets), 64, shuffle=False)]
     assert sizes == [64, 64, 1]
+
+
+def test_batches_reach_a_gpu_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    pinned, there = torch.zeros(1), torch.ones(1)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: calls.append("pinned") or pinned)
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, device, **options: calls.append(options) or there)
+    batch = (torch.randn(3, 2), {"a": torch.randn(3)})
+    inputs, targets = to_device(batch, torch.device("cuda"))
+    assert inputs is there
+    assert targets["a"] is there
+    assert calls == ["pinned", {"non_blocking": True}] * 2
+    calls.clear()
+    to_device(batch, torch.device("cpu"))
+    assert calls == [{}, {}]
 
 
 def test_errors_are_sentences() -> None:

@@ -1,8 +1,8 @@
 """Linear layers of a bank and of its heads, with autograd.
 
-On the CPU the products run in :mod:`selshare.kernels`, forward and backward, and a weight's gradient may stay
-unformed (:mod:`.lazy_gradient`). Where tensors are not plain memory in float32 or float64, on other devices, under
-``torch.compile``, autocast or ``torch.func``, the same layers are plain torch operations. Both can be
+On the CPU and on CUDA the products run in :mod:`selshare.kernels`, forward and backward, and a weight's gradient may
+stay unformed (:mod:`.lazy_gradient`). Where tensors are not plain memory in float32 or float64, on other devices,
+under ``torch.compile``, autocast or ``torch.func``, the same layers are plain torch operations. Both can be
 differentiated twice.
 """
 
@@ -18,6 +18,9 @@ from ..kernels import stacked_linear_backward, weight_gradient
 from ..kernels.checks import FLOATS
 from ..kernels.stacked_linear import reference
 from .lazy_gradient import Factors, LazyGradient, lazy_gradient_allowed
+
+DEVICES = ("cpu", "cuda")
+"""Whose tensors the kernels take."""
 
 
 def fork_linear(shared: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -43,14 +46,14 @@ def stacked_linear(
 
 
 def _plain_memory(*tensors: Tensor | None) -> bool:
-    """Whether all tensors are float32 or all float64, in the CPU's memory, and nothing traces or wraps them."""
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
-        return False
-    if torch._C._are_functorch_transforms_active():
+    """Whether all tensors are float32 or all float64, in one device's memory, and nothing traces or wraps them."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
     present = [tensor for tensor in tensors if tensor is not None]
-    dtype = present[0].dtype
-    return dtype in FLOATS and all(t.dtype == dtype and t.device.type == "cpu" and _has_memory(t) for t in present)
+    dtype, device = present[0].dtype, present[0].device
+    if dtype not in FLOATS or device.type not in DEVICES or torch.is_autocast_enabled(device.type):
+        return False
+    return all(tensor.dtype == dtype and tensor.device == device and _has_memory(tensor) for tensor in present)
 
 
 def _has_memory(tensor: Tensor) -> bool:
@@ -63,7 +66,7 @@ def _has_memory(tensor: Tensor) -> bool:
 
 
 class _StackedLinear(torch.autograd.Function):
-    """The layers on the CPU's kernels."""
+    """The layers on the kernels of their device."""
 
     @staticmethod
     def forward(

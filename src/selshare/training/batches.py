@@ -56,7 +56,7 @@ def as_loader(
 
 
 def to_device(batch: Any, device: torch.device) -> tuple[Tensor, Targets]:
-    """The inputs and targets of a loader's batch on ``device``.
+    """The inputs and targets of a loader's batch on ``device``; the host does not wait for a GPU.
 
     Raises
     ------
@@ -67,8 +67,16 @@ def to_device(batch: Any, device: torch.device) -> tuple[Tensor, Targets]:
         raise TypeError(f"a batch must be a pair (inputs, targets); the loader gave {type(batch).__name__}.")
     inputs, targets = batch
     if isinstance(targets, Mapping):
-        return inputs.to(device), {name: tensor.to(device) for name, tensor in targets.items()}
-    return inputs.to(device), targets.to(device)
+        return _moved(inputs, device), {name: _moved(tensor, device) for name, tensor in targets.items()}
+    return _moved(inputs, device), _moved(targets, device)
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on ``device``. Ordinary memory is copied to a GPU by way of pinned memory, as only that is copied later
+    on, while the host goes on; torch keeps it until then."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _paired(data: tuple[Tensor, Tensor]) -> TensorDataset:
