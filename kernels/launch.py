@@ -9,6 +9,9 @@ from typing import Any
 import torch
 import triton.language as tl
 
+MOST_REGISTERS = 168
+"""Of a thread, where the assembler left alone takes fewer, to hold more blocks at once, and spills: three of 128."""
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:

@@ -15,7 +15,7 @@ from .result import JointTensorTrain
 
 __all__ = ["JointTensorTrain", "joint_tt_svd"]
 
-register("joint_tt_svd", __name__, ("blocked", "reference"))
+register("joint_tt_svd", __name__, ("triton", "blocked", "reference"))
 
 # Magnitudes whose squares, and sums of squares, neither overflow nor vanish: 2^-n to 2^n.
 _SAFE_EXPONENT = {torch.float32: 32, torch.float64: 400}

@@ -7,34 +7,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-_PIECE = 1 << 20  # numbers converted at a time: 8 MiB of float64
-_TILE = 512  # rows of a tile; of the tiles above the diagonal none is computed
+from ..gram import gram_matrices, project_matrices
+
 _RUN = 512  # numbers summed up in the input's precision before float64 takes over
 _NEAR = 1e-3  # from orthonormality: from there one repair leaves only rounding
 _CLEAR = 1e-4  # of the largest square: what is left of each new row beside the known ones is then no rounding
 
 
 def gram(matrix: Tensor) -> Tensor:
-    """``M·Mᵀ`` in float64, for ``M (m, n)`` of any strides: ``m²·n`` multiplications, up to half of them saved.
-
-    Products of float32 numbers are exact in float64, so the eigenvalues of the result resolve singular values of
-    float32 data down to 1e-8 of the largest; a float32 Gram matrix would lose those below 3e-4.
-    """
-    rows = len(matrix)
-    total = matrix.new_zeros(rows, rows, dtype=torch.float64)
-    tiles = [slice(start, start + _TILE) for start in range(0, rows, _TILE)]
-    for piece in matrix.split(max(1, _PIECE // rows), dim=1):
-        wide = piece.double()
-        for i, one in enumerate(tiles):
-            for other in tiles[: i + 1]:
-                total[one, other].addmm_(wide[one], wide[other].T)
-    return total.tril() + total.tril(-1).T
+    """``M·Mᵀ`` in float64, for ``M (m, n)`` of any strides; see :func:`~selshare.kernels.gram.gram_matrices`."""
+    return gram_matrices(matrix[None])[0]
 
 
 def exact_product(left: Tensor, matrix: Tensor) -> Tensor:
     """``L·M`` for a float64 ``L (r, m)`` and ``M (m, n)``: multiplied in float64, rounded once to the type of M."""
-    pieces = matrix.split(max(1, _PIECE // len(matrix)), dim=1)
-    return torch.cat([(left @ piece.double()).to(matrix.dtype) for piece in pieces], dim=1)
+    return project_matrices(left.T[None], matrix[None])[0]
 
 
 def row_squares(matrix: Tensor) -> Tensor:

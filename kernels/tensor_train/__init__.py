@@ -18,7 +18,7 @@ from .train import TensorTrain
 
 __all__ = ["TensorTrain", "tt_svd"]
 
-register("tt_svd", __name__, ("native", "cuda", "reference"))
+register("tt_svd", __name__, ("triton", "native", "cuda", "reference"))
 
 
 def tt_svd(
