@@ -7,8 +7,8 @@ from torch import Tensor
 from ..backend import register, select
 from .points import checked
 
-register("core_distances", __package__, ("native", "numba", "reference"))
-register("mutual_reachability", __package__, ("native", "numba", "reference"))
+register("core_distances", __package__, ("triton", "native", "numba", "reference"))
+register("mutual_reachability", __package__, ("triton", "native", "numba", "reference"))
 
 
 def core_distances(points: Tensor, k: int, *, metric: str = "euclidean") -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..backend import register, select
 from ..reachability.points import checked
 
-register("mutual_reachability_mst", __package__, ("native", "numba", "reference"))
+register("mutual_reachability_mst", __package__, ("triton", "native", "numba", "reference"))
 
 
 def mutual_reachability_mst(points: Tensor, k: int, *, metric: str = "euclidean") -> Tensor:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
-from backends import each_backend, forced
-from selshare.kernels import core_distances, mutual_reachability, use
+from backends import each_backend, forced, preferred
+from selshare.kernels import core_distances, mutual_reachability
 
 RELATIVE = {torch.float64: 1e-12, torch.float32: 1e-6}
 
@@ -111,7 +111,7 @@ def test_all_implementations_agree(n: int, d: int, seed: int, metric: str) -> No
     k = 1 + seed % (n - 1)
     results = []
     for name in each_backend("mutual_reachability"):
-        with use(name):
+        with preferred("mutual_reachability", name):
             results.append((mutual_reachability(points, k, metric=metric), core_distances(points, k, metric=metric)))
     for matrix, cores in results[1:]:
         assert torch.equal(cores, results[0][1])

@@ -15,8 +15,8 @@ from scipy.spatial.distance import cdist
 from sklearn import datasets
 from torch import Tensor
 
-from backends import each_backend, forced
-from selshare.kernels import mutual_reachability_mst, use
+from backends import each_backend, forced, preferred
+from selshare.kernels import mutual_reachability_mst
 
 
 @pytest.fixture(params=each_backend("mutual_reachability_mst"))
@@ -119,7 +119,7 @@ def test_all_implementations_give_the_same_tree(n: int, d: int, seed: int, metri
     k = 1 + seed % min(n - 1, 8)
     trees = []
     for name in each_backend("mutual_reachability_mst"):
-        with use(name):
+        with preferred("mutual_reachability_mst", name):
             trees.append(mutual_reachability_mst(points, k, metric=metric))
     for tree in trees[1:]:
         assert torch.equal(tree, trees[0])
