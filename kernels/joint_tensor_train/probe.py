@@ -10,8 +10,8 @@ from .products import append_directions, new_directions, singular
 _EXTRA = 8  # directions beyond what is asked for: oversampling (Halko, Martinsson and Tropp, SIAM Review 53, 2011)
 _WIDEST = 64  # narrow blocks reach higher powers of M in as many products
 _FEWEST_BLOCKS = 3
-_AMPLE = 2  # directions by the cap from which another block gains next to nothing
-_GAIN = 0.02  # of the lost energy: what is not worth another block
+_AMPLE = 1.75  # directions by the cap from which another block gains next to nothing
+_GAIN = 0.05  # of the lost energy: what is not worth another block
 # What is lost is a difference of energies; products in the matrix's precision leave this part of the whole uncertain.
 _UNCERTAIN = {torch.float32: 4e-7, torch.float64: 1e-14}
 # Errors allowed below this part of the whole (squared) are not asked for: they are rounding.
@@ -28,7 +28,7 @@ def probe(matrix: Tensor, cap: int, allowed: float, energy: float) -> tuple[Tens
     products of M with its directions. The generator is its own and seeded: equal inputs give equal results.
     """
     most = min(matrix.shape) // 3
-    block = min(cap * 5 // 8 + _EXTRA, _WIDEST)
+    block = min(cap // 2 + _EXTRA, _WIDEST)
     uncertain = energy * _UNCERTAIN[matrix.dtype]
     limit = allowed**2 - uncertain
     certain = limit >= 4 * uncertain
