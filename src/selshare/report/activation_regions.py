@@ -120,11 +120,12 @@ def activation_regions(
     finally:
         model.train(was_training)
     picture = inputs.detach().float().mean(1)
-    maps, images = [], []
-    for task, columns in zip(model.tasks, model.layout.target_slices, strict=True):
+    maps: list[Tensor] = []
+    images: list[Tensor] = []
+    for found, task, columns in zip(raw, model.tasks, model.layout.target_slices, strict=True):
         asked = targets[:, columns.start] > 0.5 if task.kind == "binary" else ~targets[:, columns.start].isnan()
         rows = asked if bool(asked.any()) else torch.ones_like(asked)
-        maps.append(_scaled(raw[len(maps), rows].relu().mean(0), lowest=0.0))
+        maps.append(_scaled(found[rows].relu().mean(0), lowest=0.0))
         images.append(_scaled(picture[rows].mean(0)))
     return ActivationRegions(model.layout.names, torch.stack(maps), torch.stack(images), _overlap(raw, share))
 
@@ -198,8 +199,8 @@ def write_regions(folder: Path, problem: Problem, run: Run) -> Path | None:
 
 def read_regions(data: dict[str, Any]) -> ActivationRegions:
     """The inverse of :meth:`ActivationRegions.to_json`, up to rounding."""
-    pictures = [torch.tensor(data[name], dtype=torch.float32) / 255 for name in ("maps", "images")]
-    return ActivationRegions(tuple(data["tasks"]), *pictures, torch.tensor(data["overlap"]))
+    maps, images = (torch.tensor(data[name], dtype=torch.float32) / 255 for name in ("maps", "images"))
+    return ActivationRegions(tuple(data["tasks"]), maps, images, torch.tensor(data["overlap"]))
 
 
 def _attributions(model: MultiTaskModel, inputs: Tensor, layer: nn.Module) -> Tensor:
