@@ -5,6 +5,7 @@
 | `stl` | a network per task |
 | `mtl` | a branch per task, never merged |
 | `hard` | one branch for all tasks from the start |
+| `oracle` | a branch for each true group from the start, where groups are planted |
 | `default` | `SelectiveSharing()` as it comes |
 | `paper` | `preset="paper"`: the published method to the letter |
 | `dissimilarity`, `variance`, `random` | the other criteria, with the default's settings |
@@ -12,7 +13,6 @@
 | `default-mean`, `default-max`, `default-min` | the other merge rules |
 | `chance` | random groups of the sizes that `default` formed with the same seed, merged when it merged them |
 | `paper-chance` | likewise for `paper` |
-| `oracle` | the true groups, merged when `default` merges |
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from selshare.training.single_task import only_task
 from .results import Row
 
 RULES = ("mean", "max", "min")
-BASELINES = ("stl", "mtl", "hard")
+BASELINES = ("stl", "mtl", "hard", "oracle")
 CONTROLS = {"chance": "default", "paper-chance": "paper"}
 PAPER: dict[str, Any] = {"preset": "paper"}
 
@@ -48,7 +48,7 @@ def names() -> tuple[str, ...]:
     """All methods."""
     criteria = [name for name in CRITERIA if name != "similarity"]
     sharing = ["default", "paper", *criteria, *(f"paper-{name}" for name in criteria)]
-    return (*BASELINES, *sharing, *(f"default-{rule}" for rule in RULES), *CONTROLS, "oracle")
+    return (*BASELINES, *sharing, *(f"default-{rule}" for rule in RULES), *CONTROLS)
 
 
 def run(problem: Problem, method: str, seed: int, rows: Sequence[Row] = ()) -> Row:
@@ -64,10 +64,11 @@ def run(problem: Problem, method: str, seed: int, rows: Sequence[Row] = ()) -> R
     if method == "stl":
         return _single_tasks(problem, seed)
     model = build_model(problem, seed)
-    if method == "hard":
-        tasks = len(model.tasks)
-        apply(MergePlan(tasks, (tuple(range(tasks)),), (0,)), model)
-    history, seconds = fit(problem, model, _sharing(problem, method, seed, model, rows), seed)
+    groups = _given_groups(problem, method, model)
+    if groups:
+        # All branches start with the same weights: to merge them before the first step changes no output.
+        apply(MergePlan(len(model.tasks), groups, tuple(group[0] for group in groups)), model)
+    history, seconds = fit(problem, model, _sharing(method, seed, model, rows), seed)
     return row_of(problem, method, seed, model, history, seconds)
 
 
@@ -148,19 +149,26 @@ class FixedGroups:
         return Clustering(torch.tensor([label.get(tasks[0], -1) for tasks in self._model.tasks_by_branch()]))
 
 
-def _sharing(
-    problem: Problem, method: str, seed: int, model: MultiTaskModel, rows: Sequence[Row]
-) -> SelectiveSharing | None:
+def _given_groups(problem: Problem, method: str, model: MultiTaskModel) -> tuple[tuple[int, ...], ...]:
+    """The groups of tasks that share a branch from the start."""
+    if method == "hard":
+        return (tuple(range(len(model.tasks))),)
+    if method == "oracle":
+        if problem.groups is None:
+            raise ValueError(f"{problem.name} has no true groups for an oracle to know.")
+        index = {name: task for task, name in enumerate(model.layout.names)}
+        groups = (tuple(sorted(index[name] for name in group)) for group in problem.groups if len(group) > 1)
+        return tuple(sorted(groups))
+    return ()
+
+
+def _sharing(method: str, seed: int, model: MultiTaskModel, rows: Sequence[Row]) -> SelectiveSharing | None:
     """What merges a method's branches."""
     if method in BASELINES:
         return None
     if method in CONTROLS:
         model_row = _row(rows, CONTROLS[method], seed)
         return _fixed(model, _shuffled(model, model_row, seed), method.startswith("paper"), seed)
-    if method == "oracle":
-        index = {name: task for task, name in enumerate(model.layout.names)}
-        assert problem.groups is not None, f"{problem.name} has no true groups"
-        return _fixed(model, [(1, [[index[name] for name in group] for group in problem.groups])], False, seed)
     preset, _, rest = method.rpartition("-")
     options: dict[str, Any] = {"capture": "free", "seed": seed, **(PAPER if "paper" in (preset, rest) else {})}
     if rest in RULES:
