@@ -1,7 +1,8 @@
 """Does sharing help? Methods × data sets × seeds, trained to convergence; results are kept and taken up again.
 
     python -m benchmarks.study.accuracy digits fashion-500 --methods mtl,paper,paper-chance --seeds 5
-    python -m benchmarks.study.accuracy --table            # print what there is, train nothing
+    python -m benchmarks.study.accuracy digits --epochs 60  # longer; kept apart from shorter runs
+    python -m benchmarks.study.accuracy --table             # print what there is, train nothing
 
 Every finished run is a line of ``benchmarks/study/results/accuracy-<data set>.jsonl``; runs that are there are not
 repeated. Runs are ordered by seed, so that an interrupted study has whole comparisons.
@@ -11,8 +12,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import torch
+
+from selshare.data import Problem
 
 from . import methods as study_methods
 from .results import RESULTS, Row, append, markdown, mean_and_error, missing, read
@@ -27,31 +32,35 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", help=f"from {', '.join(SETTINGS)}; all by default")
     parser.add_argument("--methods", default=",".join(FIRST), help=f"from {', '.join(study_methods.names())}")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, help="the data set's own number by default")
     parser.add_argument("--table", action="store_true", help="print the tables only")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     chosen = arguments.settings or list(SETTINGS)
     if not arguments.table:
         for name in chosen:
-            _run_missing(name, arguments.methods.split(","), arguments.seeds)
+            _run_missing(name, arguments.methods.split(","), arguments.seeds, arguments.epochs)
     for name in chosen:
         rows = read(_path(name))
-        if rows:
-            print(f"\n{name}\n\n{table(rows)}")
+        for epochs in sorted({row["epochs"] for row in rows}):
+            print(f"\n{name}, {epochs} epochs\n\n{table([row for row in rows if row['epochs'] == epochs])}")
 
 
-def _path(name: str):  # type: ignore[no-untyped-def]
+def _path(name: str) -> Path:
     return RESULTS / f"accuracy-{name}.jsonl"
 
 
-def _run_missing(name: str, methods: Sequence[str], seeds: int) -> None:
+def _run_missing(name: str, methods: Sequence[str], seeds: int, epochs: int | None) -> None:
     path = _path(name)
-    wanted = [(method, seed) for seed in range(seeds) for method in methods]
-    problem = None
-    for method, seed in missing(read(path), wanted, ("method", "seed")):
-        if problem is None or problem[0] != seed:
-            problem = seed, SETTINGS[name].build(seed)
-        row = study_methods.run(problem[1], method, seed, read(path))
+    epochs = epochs or SETTINGS[name].build(0).recipe.epochs
+    wanted = [(method, seed, epochs) for seed in range(seeds) for method in methods]
+    problems: dict[int, Problem] = {}
+    for method, seed, _ in missing(read(path), wanted, ("method", "seed", "epochs")):
+        if seed not in problems:
+            problem = SETTINGS[name].build(seed)
+            problems = {seed: replace(problem, recipe=replace(problem.recipe, epochs=epochs))}
+        before = [row for row in read(path) if row["epochs"] == epochs]
+        row = study_methods.run(problems[seed], method, seed, before)
         append(path, {"setting": name, **row})
         print(f"{name} {method} seed {seed}: {row['mean_metric']:.4f}, {row['branches']} branches", flush=True)
 

@@ -49,7 +49,7 @@ def main() -> None:
     """Draw all."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     accuracy = {name: read(RESULTS / f"accuracy-{name}.jsonl") for name in SETTINGS}
-    accuracy = {name: rows for name, rows in accuracy.items() if rows}
+    accuracy = {name: _longest(rows) for name, rows in accuracy.items() if rows}
     drawn: list[tuple[str, Callable[[], Figure | None]]] = [
         ("difference-to-mtl", lambda: differences(accuracy)),
         ("learning-curves", lambda: curves(accuracy, "mean_metric", "mean metric, validation data")),
@@ -64,6 +64,13 @@ def main() -> None:
                 path = IMAGES / f"{name}.svg"
                 figure.savefig(path, metadata={"Date": None, "Creator": None}, facecolor="white")
                 print(f"{path.relative_to(IMAGES.parents[1])}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def _longest(rows: list[Row]) -> list[Row]:
+    """The runs of the largest number of epochs that something can be compared at."""
+    epochs = {row["epochs"] for row in rows}
+    compared = [count for count in epochs if len({row["method"] for row in rows if row["epochs"] == count}) > 1]
+    return [row for row in rows if row["epochs"] == max(compared or epochs)]
 
 
 def differences(accuracy: dict[str, list[Row]]) -> Figure | None:

@@ -1,8 +1,8 @@
-"""What the study trains on: each data set at a size, with a recipe that reaches convergence.
+"""What the study trains on: each data set at a size, with a recipe.
 
 Splits are drawn anew for every seed. One-vs-rest tasks are judged by average precision: of ten classes, nine tenths
-of the labels are negative, so that accuracies differ in the third digit only. Epochs are those after which the
-unmerged model's validation metric no longer rises; `docs/results.md` shows the curves.
+of the labels are negative, so that accuracies differ in the third digit only. Whether the epochs were enough is for
+the tables to show: the best epoch, and what the last quarter of them brought.
 """
 
 from __future__ import annotations
