@@ -11,8 +11,9 @@
 | `dissimilarity`, `variance`, `random` | the other criteria, with the default's settings |
 | `paper-dissimilarity`, … | the same with the paper's |
 | `default-mean`, `default-max`, `default-min` | the other merge rules |
-| `chance` | random groups of the sizes that `default` formed with the same seed, merged when it merged them |
-| `paper-chance` | likewise for `paper` |
+| `repaired` | the paper's method with two repairs: groups of the first epoch merge after ten more, heads are refitted |
+| `chance`, `repaired-chance` | random groups of the sizes that these ended with, same seed and settings |
+| `paper-chance` | random groups of the sizes that `paper` had after each of its merges, merged at the same epochs |
 """
 
 from __future__ import annotations
@@ -38,16 +39,18 @@ from selshare.training.single_task import only_task
 
 from .results import Row
 
+Partitions = Sequence[tuple[int, Sequence[Sequence[str]]]]
 RULES = ("mean", "max", "min")
 BASELINES = ("stl", "mtl", "hard", "oracle")
-CONTROLS = {"chance": "default", "paper-chance": "paper"}
+CONTROLS = {"chance": "default", "paper-chance": "paper", "repaired-chance": "repaired"}
 PAPER: dict[str, Any] = {"preset": "paper"}
+REPAIRED: dict[str, Any] = {**PAPER, "refit_heads": True, "group_epochs": 1, "warmup": 10}
 
 
 def names() -> tuple[str, ...]:
     """All methods."""
     criteria = [name for name in CRITERIA if name != "similarity"]
-    sharing = ["default", "paper", *criteria, *(f"paper-{name}" for name in criteria)]
+    sharing = ["default", "paper", "repaired", *criteria, *(f"paper-{name}" for name in criteria)]
     return (*BASELINES, *sharing, *(f"default-{rule}" for rule in RULES), *CONTROLS)
 
 
@@ -166,21 +169,20 @@ def _sharing(method: str, seed: int, model: MultiTaskModel, rows: Sequence[Row])
     """What merges a method's branches."""
     if method in BASELINES:
         return None
+    options: dict[str, Any] = {"capture": "free", "seed": seed, **_settings(method)}
     if method in CONTROLS:
-        model_row = _row(rows, CONTROLS[method], seed)
-        return _fixed(model, _shuffled(model, model_row, seed), method.startswith("paper"), seed)
-    preset, _, rest = method.rpartition("-")
-    options: dict[str, Any] = {"capture": "free", "seed": seed, **(PAPER if "paper" in (preset, rest) else {})}
-    if rest in RULES:
-        return SelectiveSharing(merge=rest, **options)
-    return SelectiveSharing(rest if rest in CRITERIA else "similarity", **options)
+        row = _row(rows, CONTROLS[method], seed)
+        partitions = row["merges"] if method == "paper-chance" else [[1, row["groups"]]]
+        return SelectiveSharing(FixedGroups(model, _shuffled(model, partitions, seed)), **options)
+    last = method.rpartition("-")[2]
+    if last in RULES:
+        return SelectiveSharing(merge=last, **options)
+    return SelectiveSharing(last if last in CRITERIA else "similarity", **options)
 
 
-def _fixed(
-    model: MultiTaskModel, partitions: Sequence[tuple[int, Sequence[Sequence[int]]]], paper: bool, seed: int
-) -> SelectiveSharing:
-    options = {"capture": "free", "seed": seed, **(PAPER if paper else {})}
-    return SelectiveSharing(FixedGroups(model, partitions), **options)
+def _settings(method: str) -> dict[str, Any]:
+    """The settings that a method's name begins with."""
+    return {"paper": PAPER, "repaired": REPAIRED}.get(method.partition("-")[0], {})
 
 
 def _row(rows: Sequence[Row], method: str, seed: int) -> Row:
@@ -190,11 +192,11 @@ def _row(rows: Sequence[Row], method: str, seed: int) -> Row:
     return found
 
 
-def _shuffled(model: MultiTaskModel, row: Row, seed: int) -> list[tuple[int, list[list[int]]]]:
-    """The groups of a run at each of its merges, with the tasks permuted: the same sizes at the same epochs."""
+def _shuffled(model: MultiTaskModel, partitions: Partitions, seed: int) -> list[tuple[int, list[list[int]]]]:
+    """Groups of task names at each epoch, with the tasks permuted: the same sizes."""
     order = np.random.default_rng([seed, 6]).permutation(len(model.tasks)).tolist()
     index = {name: order[task] for task, name in enumerate(model.layout.names)}
-    return [(epoch, [[index[name] for name in group] for group in groups]) for epoch, groups in row["merges"]]
+    return [(epoch, [[index[name] for name in group] for group in groups]) for epoch, groups in partitions]
 
 
 def _steps(problem: Problem) -> int:
