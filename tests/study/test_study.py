@@ -107,6 +107,7 @@ def test_every_data_set_has_a_recipe_and_binary_tasks_are_judged_by_precision() 
 def test_strong_relatedness_is_found_by_every_way_to_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planted, "TASKS", 12)
     monkeypatch.setattr(planted, "GROUPS", 3)
+    monkeypatch.setattr(planted, "SAMPLES", 600)
     found = planted.agreements(1.0, 0)
     assert set(found) == set(planted.WAYS)
     assert all(agreement == pytest.approx(1) for agreement in found.values())
