@@ -12,7 +12,11 @@ from typing import Any
 import torch
 
 from . import __version__
-from .kernels import backend, cuda_library
+from .kernels import (
+    backend,
+    cuda_library,
+    gram,  # noqa: F401 -- has operations of its own, which the public ones use
+)
 
 PACKAGES = ("torch", "triton", "numba", "hdbscan", "scikit-learn", "numpy")
 DEVICES = {"cpu": "CPU", "cuda": "CUDA"}
