@@ -15,6 +15,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 TARGETS = ("80,code=sm_80", "90,code=sm_90", "90,code=compute_90")
+NEWEST = "100,code=sm_100"  # nvcc 12.8 and newer: its resources are counted; the library has it as compute_90
 FLAGS = ("-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden", "-cudart", "static", f"-I{FOLDER.parent}")
 
 ENTRY = re.compile(r"Compiling entry function '(\w+)' for 'sm_(\d+)'")
@@ -41,7 +42,13 @@ def nvcc() -> str | None:
     return shutil.which("nvcc")
 
 
-def compile_sources(output: Path, *flags: str) -> str:
+def knows(target: str) -> bool:
+    """Whether this nvcc compiles for a target such as ``"100,code=sm_100"``."""
+    said = subprocess.run([str(nvcc()), "--list-gpu-code"], capture_output=True, text=True, check=False).stdout
+    return target.partition("code=")[2] in said.split()
+
+
+def compile_sources(output: Path, *flags: str, targets: tuple[str, ...] = TARGETS) -> str:
     """Compile all of csrc/cuda; what the compiler said.
 
     Raises
@@ -54,9 +61,9 @@ def compile_sources(output: Path, *flags: str) -> str:
     compiler = nvcc()
     if compiler is None:
         raise FileNotFoundError("nvcc is not on the PATH; install the CUDA toolkit, 12.0 or newer.")
-    targets = [flag for target in TARGETS for flag in ("-gencode", f"arch=compute_{target}")]
+    wanted = [flag for target in targets for flag in ("-gencode", f"arch=compute_{target}")]
     sources = sorted(str(source) for source in FOLDER.glob("*.cu"))
-    command = [compiler, *FLAGS, *flags, *targets, "-o", str(output), *sources]
+    command = [compiler, *FLAGS, *flags, *wanted, "-o", str(output), *sources]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(done.stdout + done.stderr)
@@ -66,7 +73,8 @@ def compile_sources(output: Path, *flags: str) -> str:
 def resources() -> list[Resources]:
     """Compile without linking; registers, stack and spills of every kernel on every architecture."""
     with tempfile.TemporaryDirectory() as folder:
-        log = compile_sources(Path(folder) / "kernels.fatbin", "-fatbin", "--ptxas-options=-v")
+        targets = (*TARGETS, NEWEST) if nvcc() and knows(NEWEST) else TARGETS
+        log = compile_sources(Path(folder) / "kernels.fatbin", "-fatbin", "--ptxas-options=-v", targets=targets)
     found = []
     for block in log.split("ptxas info    : Compiling")[1:]:
         entry = ENTRY.search("Compiling" + block)
