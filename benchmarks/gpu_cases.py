@@ -16,6 +16,7 @@ from torch import Tensor
 
 from selshare import kernels
 from selshare.kernels import SketchProjection, backend, use
+from selshare.kernels.gram import gram_matrices, project_matrices
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-13}
 Observed = list[Tensor]
@@ -212,6 +213,14 @@ def _left_svd(matrices: Tensor) -> Observed:
     return [values, vectors * values[:, None] @ vectors.mT, vectors.mT @ vectors]
 
 
+def _gram(matrices: Tensor) -> Observed:
+    return [gram_matrices(matrices)]
+
+
+def _project(basis: Tensor, matrices: Tensor) -> Observed:
+    return [project_matrices(basis.double(), matrices)]
+
+
 def _tt_svd(tensors: Tensor, modes: tuple[int, ...]) -> Observed:
     train = kernels.tt_svd(tensors, modes, max_rank=3)
     return [train.reconstruct(), train.ranks]
@@ -258,6 +267,9 @@ CASES = [
         for n, m in ((1, 3), (6, 5), (16, 16), (33, 50), (20, 300), (80, 80), (128, 128), (128, 260))
     ),
     Case("left_svd", "rank 3, size 1e-8", _low_rank(5, 20, 30, 3, 1e-8), _left_svd, 3),
+    Case("gram_matrices", "odd sizes", lambda g: [_normal(g, 5, 17, 90)], _gram),
+    Case("gram_matrices", "transposed", lambda g: [_normal(g, 3, 130, 70).mT], _gram),
+    Case("project_matrices", "odd sizes", lambda g: [_normal(g, 5, 33, 7), _normal(g, 5, 33, 90)], _project),
     Case("tt_svd", "10×10×15×20", _tensors(6, 10, 10, 15, 20), _tt_svd, 5),
     Case("tt_svd", "size 1e-8", _tensors(5, 4, 6, 7, scale=1e-8), _tt_svd, 5),
     Case("joint_tt_svd", "40 of 6×5×7", _tensors(40, 6, 5, 7), _joint, 5),

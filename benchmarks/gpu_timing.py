@@ -18,11 +18,13 @@ from torch import Tensor
 
 from benchmarks.cuda_model import GPU, milliseconds
 from selshare import kernels
+from selshare.kernels.gram import gram_matrices, project_matrices
 
 BRANCHES, B, O, H = 1000, 64, 100, 300  # noqa: E741 -- batch, outputs and inputs of the layer at the fork
 MOVED = 1 << 30  # bytes copied to measure the memory's rate
 PATIENCE = 3.0  # seconds: no further round is begun after this
 Work = Callable[[], Any]
+F32, F64 = torch.float32, torch.float64
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,28 @@ def _svd(n: int, m: int, count: int, dtype: torch.dtype, device: str, part: int)
     )
 
 
+def _gram(device: str, part: int) -> Contest:
+    matrices = torch.randn(max(2, 200 // part), 100, 3000, device=device)
+
+    def theirs() -> Tensor:
+        double = matrices.double()
+        return double @ double.mT
+
+    return Contest("gram_matrices", lambda: gram_matrices(matrices), theirs, "double, matmul", _bytes(matrices))
+
+
+def _project(device: str, part: int) -> Contest:
+    matrices = torch.randn(max(2, 200 // part), 100, 3000, device=device)
+    basis = torch.randn(len(matrices), 100, 8, dtype=F64, device=device)
+    return Contest(
+        "project_matrices",
+        lambda: project_matrices(basis, matrices),
+        lambda: (basis.mT @ matrices.double()).float(),
+        "double, matmul, float",
+        _bytes(matrices, basis),
+    )
+
+
 def _trains(device: str, part: int) -> Contest:
     tensors = torch.randn(max(2, 200 // part), 30_000, device=device)
 
@@ -297,7 +321,6 @@ def _solver_model(operation: str, matrices: Tensor, sizes: tuple[int, ...]) -> f
     return milliseconds(GPU.present(str(matrices.device)), operation, matrices.dtype, len(matrices), sizes)
 
 
-F32, F64 = torch.float32, torch.float64
 CONTESTS: dict[str, Callable[[str, int], Contest]] = {
     "capture_gradients 1000 × 100 × 300": _capture,
     "fused_sgd_step 1000 × 100 × 300": _sgd,
@@ -306,6 +329,8 @@ CONTESTS: dict[str, Callable[[str, int], Contest]] = {
     "stacked_linear 4000 heads, 400 branches": _linear,
     "stacked_linear_backward 4000 heads, 400 branches": _linear_backward,
     "weight_gradient 4000 heads, 400 branches": _weight_gradient,
+    "gram_matrices 200 of 100 × 3000": _gram,
+    "project_matrices 200 of 100 × 3000": _project,
     "tt_svd 200 of 10×10×15×20": _trains,
     "joint_tt_svd 500 of 30,000": _joint,
     "core_distances 5,000 × 256": _cores,

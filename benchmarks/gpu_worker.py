@@ -98,8 +98,9 @@ def _lines(process: subprocess.Popen[str], each: float, end: float) -> Iterator[
 
     def read() -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            lines.put(line)
+        with process.stdout as printed:
+            for line in printed:
+                lines.put(line)
         lines.put(None)
 
     threading.Thread(target=read, daemon=True).start()

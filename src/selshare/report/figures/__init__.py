@@ -3,7 +3,6 @@
 from .by_task import metric_by_task
 from .curves import curve, dash_array
 from .matrix import distance_matrix
-from .regions import regions_figure
 from .relations import relation_matrix
 from .svg import GROUP_COLOURS
 from .timeline import NAMED_TASKS, timeline
@@ -17,7 +16,6 @@ __all__ = [
     "dendrogram",
     "distance_matrix",
     "metric_by_task",
-    "regions_figure",
     "relation_matrix",
     "timeline",
 ]
