@@ -17,7 +17,7 @@ from .data.table import read_table
 from .doctor import diagnose
 from .doctor_tables import render
 from .model.onnx_file import export_onnx
-from .report import comparison_table, groups_summary, write_report
+from .report import comparison_table, groups_summary, write_regions, write_report
 from .sharing import CRITERIA
 from .training.compare import compare as compare_methods
 from .training.history import write_json
@@ -230,6 +230,7 @@ def _run(
         objective_options={"srdml": {"strength": srdml_strength}},
         source={"data": data, "options": {name: _plain(value) for name, value in options.items()}},
         finished=finished,
+        also_write=write_regions,
     )
 
 

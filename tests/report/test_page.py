@@ -116,3 +116,23 @@ def test_a_criterion_without_tree_or_distances_shows_its_timeline(write_run: Cal
     assert "Who merged when" in text
     assert "Dendrogram" not in text
     assert "The weights tested" not in text
+
+
+def test_the_best_value_of_each_task_is_marked(write_run: Callable[..., Path]) -> None:
+    folder = write_run()
+    rows = json.loads((folder / "results.json").read_text())
+    for row, value in zip(rows, (0.91, 0.95, 0.95), strict=True):
+        row["metrics"] |= {"task 0": value, "task 1": value, "task 2": 0.9}
+        row["mean_metric"] = value
+    (folder / "results.json").write_text(json.dumps(rows))
+    problem = json.loads((folder / "problem.json").read_text())
+    (folder / "problem.json").write_text(json.dumps(problem | {"lower_is_better": ["task 1"]}))
+    html, _ = read(folder)
+    table = html[html.index("<tbody>") : html.index("</tbody>")]
+    stl, mtl, similarity = (
+        [("best" in cell, cell) for cell in re.findall(r"<td.*?</td>", line)] for line in table.split("</tr>")[:3]
+    )
+    assert [stl[0][0], mtl[0][0], similarity[0][0]] == [False, True, True]  # the higher, and a tie
+    assert [stl[1][0], mtl[1][0], similarity[1][0]] == [True, False, False]  # the lower
+    assert not any(row[2][0] for row in (stl, mtl, similarity))  # all alike: none is
+    assert [row[10][0] for row in (stl, mtl, similarity)] == [False, True, True]  # the mean

@@ -12,9 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from . import figures
+from .activation_regions import GroupOverlap, group_overlap
 from .partitions import Formation, formation
 from .run import Record, RunFolder, read_run
-from .summary import MANY_TASKS, MethodSummary, alone, by_method, metric_range, metric_text, seconds_text
+from .summary import MANY_TASKS, MethodSummary, alone, best_of, by_method, metric_range, metric_text, seconds_text
 
 STRONGEST_PAIRS = 10
 FURTHER_CLUSTERINGS = 4
@@ -61,12 +62,22 @@ class SharingSection:
     clusterings: Sequence[Clustering]
 
 
+@dataclass(frozen=True)
+class RegionsSection:
+    """Where the tasks of a method look, with one seed, and how much the regions of a group overlap."""
+
+    method: str
+    seed: int
+    figure: Markup
+    overlap: GroupOverlap | None
+
+
 def write_report(folder: str | Path) -> Path:
     """Write ``report.html`` into a run folder and return its path.
 
     The page holds the comparison table, the groups by name, curves over the epochs, and for each method that shares,
     with its first seed, how groups formed, the dendrogram and the distance matrix of the first clustering and of up to
-    four later ones that merged something.
+    four later ones that merged something; then activation regions, where :func:`write_regions` has found them.
 
     Raises
     ------
@@ -98,7 +109,8 @@ def render(run: RunFolder) -> str:
         epochs=max((len(record.epochs) for record in run.records), default=None),
         shows_rand=any(summary.average("adjusted_rand") is not None for summary in summaries),
         ranges={summary.method: metric_range(summary) for summary in summaries},
-        per_task=[(task, [s.metrics.get(task) for s in summaries]) for task in tasks],
+        per_task=[(task, _marked(task, run, summaries)) for task in tasks],
+        best=_best(run, summaries, tasks),
         named_tasks=figures.NAMED_TASKS,
         by_task=_safe(figures.metric_by_task(summaries)),
         groups=_groups(summaries),
@@ -106,7 +118,37 @@ def render(run: RunFolder) -> str:
         legend=_legend(run.records, summaries),
         relations=_relations(run.records),
         sections=_sections(run.records),
+        regions=_regions(run),
     )
+
+
+def _marked(task: str, run: RunFolder, summaries: Sequence[MethodSummary]) -> list[tuple[float | None, bool]]:
+    """A task's metric under each method, and whether it is the best."""
+    values = [summary.metrics.get(task) for summary in summaries]
+    return list(zip(values, best_of(values, task in run.lower_is_better), strict=True))
+
+
+def _best(run: RunFolder, summaries: Sequence[MethodSummary], tasks: Sequence[str]) -> set[tuple[str, str]]:
+    """The (method, task) of the best values, and (method, "") where the mean is."""
+    marked = {task: [best for _, best in _marked(task, run, summaries)] for task in tasks}
+    # The mean is over tasks whose metric is better when higher, if there is any.
+    marked[""] = best_of([s.mean_metric for s in summaries], lower=run.lower_is_better >= set(tasks))
+    return {
+        (s.method, task) for task, best in marked.items() for s, is_best in zip(summaries, best, strict=True) if is_best
+    }
+
+
+def _regions(run: RunFolder) -> list[RegionsSection]:
+    """One for each method that regions were found for; groups are those of the same seed."""
+    found = []
+    for record in run.records:
+        if record.regions is not None:
+            row = next(row for row in run.rows if (row["method"], row["seed"]) == (record.method, record.seed))
+            groups = sorted(row["groups"], key=len, reverse=True)
+            figure = Markup(figures.regions_figure(record.regions, groups))
+            overlap = group_overlap(record.regions, groups)
+            found.append(RegionsSection(record.method, record.seed, figure, overlap))
+    return found
 
 
 def _groups(summaries: Sequence[MethodSummary]) -> list[dict[str, Any]]:

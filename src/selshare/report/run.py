@@ -1,8 +1,9 @@
 """Reading a run folder: the rows of the comparison and the histories behind them, as plain data.
 
 The folder is written by :func:`selshare.training.compare.compare`: ``results.json`` (one row per method and seed),
-``problem.json`` (name and description) and ``<method>-seed<k>.json`` (epochs and sharing events; not for STL). The
-report reads the JSON as it stands, so that it can draw a run without the data or the model.
+``problem.json`` (name, description, tasks whose metric is better when lower) and ``<method>-seed<k>.json`` (epochs and
+sharing events; not for STL), beside which ``<method>-seed<k>-regions.json`` may hold where tasks look. The report
+reads the JSON as it stands, so that it can draw a run without the data or the model.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from .activation_regions import ActivationRegions, read_regions
 
 Row = Mapping[str, Any]
 Event = Mapping[str, Any]
@@ -31,6 +34,7 @@ class Record:
     best_epoch: int | None = None
     lock_epoch: int | None = None
     relations: Mapping[str, Any] | None = None
+    regions: ActivationRegions | None = field(default=None, repr=False)
 
     def series(self, name: str) -> list[float | None]:
         """Return one value of every epoch; ``None`` where there is none."""
@@ -39,13 +43,17 @@ class Record:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What a run folder holds. ``rows`` and ``records`` are in the order of the results."""
+    """What a run folder holds.
+
+    ``rows`` and ``records`` are in the order of the results; ``lower_is_better`` names the tasks whose metric is.
+    """
 
     folder: Path
     name: str
     description: str
     rows: tuple[Row, ...]
     records: tuple[Record, ...] = field(default=(), repr=False)
+    lower_is_better: frozenset[str] = frozenset()
 
 
 def read_run(folder: str | Path) -> RunFolder:
@@ -71,7 +79,12 @@ def read_run(folder: str | Path) -> RunFolder:
     name = str(problem.get("name", folder.resolve().name))
     found = (_record(folder, row) for row in rows)
     return RunFolder(
-        folder, name, str(problem.get("description", "")), tuple(rows), tuple(record for record in found if record)
+        folder,
+        name,
+        str(problem.get("description", "")),
+        tuple(rows),
+        tuple(record for record in found if record),
+        frozenset(problem.get("lower_is_better", ())),
     )
 
 
@@ -90,7 +103,17 @@ def _record(folder: Path, row: Row) -> Record | None:
         history.get("best_epoch"),
         history.get("lock_epoch", row.get("lock_epoch")),
         history.get("relations"),
+        _regions(folder / f"{row['method']}-seed{row['seed']}-regions.json"),
     )
+
+
+def _regions(path: Path) -> ActivationRegions | None:
+    """Where tasks look, if that was written."""
+    if not path.is_file():
+        return None
+    data = _read(path)
+    _require(path, data, ("tasks", "maps", "images", "overlap"))
+    return read_regions(data)
 
 
 def _read(path: Path) -> Any:

@@ -82,6 +82,15 @@ def mean(values: Iterable[Any]) -> float | None:
     return fmean(kept) if kept else None
 
 
+def best_of(values: Sequence[float | None], lower: bool = False) -> list[bool]:
+    """Return which values are the best, to the digits that are shown; none of fewer than two, or if all are alike."""
+    kept = numbers(values)
+    if len(kept) < 2 or len({metric_text(value) for value in kept}) == 1:
+        return [False] * len(values)
+    best = metric_text(min(kept) if lower else max(kept))
+    return [value is not None and metric_text(value) == best for value in values]
+
+
 def metric_text(value: float | None) -> str:
     """Return a metric with as many decimals as its size allows: ``"0.9931"``, ``"128.1"``, ``"–"``."""
     if value is None or not math.isfinite(value):

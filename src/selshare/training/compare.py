@@ -27,6 +27,7 @@ def compare(
     objective_options: Mapping[str, Mapping[str, Any]] | None = None,
     source: Mapping[str, Any] | None = None,
     finished: Callable[[Result], None] = lambda result: None,
+    also_write: Callable[[Path, Problem, Run], object] = lambda folder, problem, run: None,
 ) -> list[Result]:
     """Run every method with every seed.
 
@@ -47,6 +48,8 @@ def compare(
         :func:`selshare.training.saved.load_trained` finds it.
     finished
         Called with each row as it is ready.
+    also_write
+        Called with the folder, the problem and each run, to write more there.
 
     Raises
     ------
@@ -70,6 +73,7 @@ def compare(
             results.append(run.result)
             if folder is not None:
                 _write(folder, problem, run, results, source or {})
+                also_write(folder, problem, run)
             finished(run.result)
     return results
 

@@ -17,11 +17,13 @@ from ..data import Problem, TableColumns, load
 from ..data.table import HIDDEN, TRUNK_WIDTH, table_trunk
 from ..model import MultiTaskModel
 from .method_names import BASELINES
+from .metrics import higher_is_better
 
 
 def describe_problem(problem: Problem, source: Mapping[str, Any]) -> dict[str, Any]:
     """What ``problem.json`` of a run folder says: enough to build the model again."""
     described: dict[str, Any] = {"name": problem.name, "description": problem.description, **source}
+    described["lower_is_better"] = [task.name for task in problem.tasks if not higher_is_better(task)]
     described["input_shape"] = list(problem.train[0][0].shape)
     if problem.columns is not None:
         described["columns"] = problem.columns.to_json()

@@ -3,6 +3,7 @@
 from .by_task import metric_by_task
 from .curves import curve, dash_array
 from .matrix import distance_matrix
+from .regions import regions_figure
 from .relations import relation_matrix
 from .svg import GROUP_COLOURS
 from .timeline import NAMED_TASKS, timeline
@@ -16,6 +17,7 @@ __all__ = [
     "dendrogram",
     "distance_matrix",
     "metric_by_task",
+    "regions_figure",
     "relation_matrix",
     "timeline",
 ]
