@@ -26,7 +26,7 @@ def measure(branches: int, capture: str, steps: int) -> dict[str, Any]:
     """Seconds of one step (median) and of each stage at the end of the epoch."""
     model = planted_model(branches)
     optimizer = BankSGD(model.parameters(), lr=0.02, momentum=0.5)
-    sharing = SelectiveSharing(capture=capture).attach(model, optimizer)
+    sharing = SelectiveSharing(capture=capture, preset="paper").attach(model, optimizer)
     seconds = []
     for batch in planted_batches(branches, steps):
         started = time.perf_counter()

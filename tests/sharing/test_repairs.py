@@ -293,6 +293,18 @@ def test_settings_of_the_repairs_are_checked(options, message):
         SelectiveSharing(**options)
 
 
+@pytest.mark.parametrize(("epochs", "merged_at"), [(1, 1), (6, 3), (30, 11), (90, 11), (None, 11)])
+def test_by_default_groups_merge_after_a_third_of_the_training(epochs, merged_at):
+    torch.manual_seed(0)
+    model = MultiTaskModel(nn.Linear(8, 6), 6, (5, 4), [Task.binary(f"t{i}") for i in range(TASKS)])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
+    sharing = SelectiveSharing().attach(model, optimizer, epochs=epochs)
+    run(merged_at, sharing, model, optimizer)
+    assert [event.epoch for event in sharing.events if event.merged] == [merged_at]
+    assert model.tasks_by_branch() == ((0, 1, 2), (3, 4, 5))
+    assert sharing.settings["refit_heads"] is True
+
+
 def test_what_is_chosen_wins_over_the_preset():
     sharing = SelectiveSharing(preset="paper", refit_heads=True)
     assert sharing.settings["refit_heads"] is True

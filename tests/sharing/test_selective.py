@@ -1,17 +1,20 @@
-"""Selective sharing from end to end: groups found, branches merged, the lock, resuming, errors."""
+"""Selective sharing to the letter, from end to end: groups found, branches merged, the lock, resuming, errors."""
 
 import copy
 import json
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
 
 from selshare.model import MultiTaskModel
-from selshare.sharing import Clustering, MergePlan, SelectiveSharing, SharingEvent, apply, replay
+from selshare.sharing import Clustering, MergePlan, SharingEvent, apply, replay
+from selshare.sharing import SelectiveSharing as AnySharing
 from selshare.tasks import Task
 
 WIDTH = 10
+SelectiveSharing = partial(AnySharing, preset="paper")
 
 
 def planted(groups: int, members: int, samples: int = 384, seed: int = 3):

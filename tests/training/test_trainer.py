@@ -36,7 +36,7 @@ def model_for(tasks: int = 6, seed: int = 0) -> MultiTaskModel:
 
 def test_it_learns_merges_and_recovers_the_groups() -> None:
     model = model_for()
-    sharing = SelectiveSharing("similarity")
+    sharing = SelectiveSharing("similarity", preset="paper")
     history = Trainer(model, SGD, sharing, progress=False).fit(planted(800), planted(300, seed=1), epochs=6)
     assert model.tasks_by_branch() == ((0, 1, 2), (3, 4, 5))
     assert [record.branches for record in history.epochs] == [2] * 6

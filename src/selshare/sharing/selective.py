@@ -22,7 +22,7 @@ from .merge import Optimizers, apply, as_optimizers
 from .names import event_arrays, merged_names, names_by_branch, shared_groups, who
 from .plan import MergePlan, branch_losses, origins_of, plan_merges, plans_to
 from .recent import RecentShared
-from .settings import check_settings, resolve
+from .settings import check_settings, resolve, warmup_epochs
 from .step_size import MeanGradient
 from .trial import Trial, barred, begin_trials, undo
 
@@ -72,7 +72,9 @@ class SelectiveSharing:
         ``selshare.sharing.settings.PRESETS`` has both.
     warmup
         Epochs before the first merge. In these, branches are captured, embedded and clustered as ever and the event
-        shows the clusters, but nothing merges and the lock's patience does not run. (Paper: 0.)
+        shows the clusters, but nothing merges and the lock's patience does not run. ``"auto"``: a third of the
+        training, at most 10 epochs; the Trainer tells how many there will be, ``attach(…, epochs=…)`` does in a loop
+        of your own, and 10 where nothing is told. (Paper: 0.)
     refit_heads
         Refit the head of every task that changes its branch, in closed form, so that its outputs survive; for
         ``merge`` other than ``"best"`` hidden units are aligned first. (Paper: ``False``.) See
@@ -126,7 +128,7 @@ class SelectiveSharing:
         sketch_size: int = 1000,
         seed: int = 0,
         preset: str = "default",
-        warmup: int | None = None,
+        warmup: int | str | None = None,
         refit_heads: bool | None = None,
         refit_rows: int = 1024,
         merged_gradient: str | None = None,
@@ -167,6 +169,7 @@ class SelectiveSharing:
         self._model: MultiTaskModel | None = None
         self._optimizers: tuple[torch.optim.Optimizer, ...] = ()
         self._capture: Capture | None = None
+        self._warmup = 0  # known at attach()
         self._trials: list[Trial] = []
         self._apart: list[tuple[tuple[int, ...], ...]] = []
         self._grouping = Grouping(self.settings["group_epochs"], self.settings["stable_epochs"])
@@ -188,7 +191,7 @@ class SelectiveSharing:
         """Whether ``end_epoch`` must be given validation losses."""
         return self.settings["validate_merges"] > 0 and not self.settled
 
-    def attach(self, model: MultiTaskModel, optimizer: Optimizers = None) -> Self:
+    def attach(self, model: MultiTaskModel, optimizer: Optimizers = None, *, epochs: int | None = None) -> Self:
         """Begin to watch a model; returns ``self``.
 
         Parameters
@@ -198,6 +201,8 @@ class SelectiveSharing:
         optimizer
             One or several that train it: their state moves with the branches. ``None`` is right only for optimizers
             without state.
+        epochs
+            How many epochs there will be in all, those before a resume included; for ``warmup="auto"``.
 
         Raises
         ------
@@ -217,6 +222,7 @@ class SelectiveSharing:
             raise TypeError(f"attach() takes a MultiTaskModel, not {type(model).__name__}.")
         optimizers = as_optimizers(optimizer)
         _check_left(self.plans, model)
+        self._warmup = warmup_epochs(self.settings["warmup"], epochs)
         self._lock.check(model.assignment)
         if not self.locked:
             self._check_enough(model.bank.branches)
@@ -372,7 +378,7 @@ class SelectiveSharing:
                 self._carry_out(plan, model, validation)
             elif self._grouping.final and not self._grouping.stable:
                 self._lock.reason = f"the groups were not stable in {epoch} epochs"
-            elif not self._grouping.stable and self._grouping.could_be_stable and epoch > self.settings["warmup"]:
+            elif not self._grouping.stable and self._grouping.could_be_stable and epoch > self._warmup:
                 self._lock.count(changed=False)
             self._next_epoch()
         clusters = merged_names(plan, owners)
@@ -418,7 +424,7 @@ class SelectiveSharing:
     def _due(self, epoch: int) -> bool:
         """Whether the groups found are to be merged at the end of this epoch."""
         ready = self._grouping.final if self.settings["group_epochs"] else True
-        return ready and self._grouping.stable and epoch > self.settings["warmup"]
+        return ready and self._grouping.stable and epoch > self._warmup
 
     def _carry_out(self, plan: MergePlan, model: MultiTaskModel, validation: Tensor | None) -> None:
         """Merge, and see whether that was the last time."""

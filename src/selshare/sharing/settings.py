@@ -9,6 +9,9 @@ from .capture import check_capture
 from .embed import check_method
 from .plan import check_rule
 
+AUTO = "auto"
+LATEST_AUTO = 10
+
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "refit_heads": False,
@@ -20,11 +23,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "centre": False,
     },
     "default": {
-        "refit_heads": False,
+        "refit_heads": True,
         "merged_gradient": "sum",
-        "group_epochs": 0,
+        "group_epochs": 1,
         "stable_epochs": 0,
-        "warmup": 0,
+        "warmup": AUTO,
         "validate_merges": 0,
         "centre": False,
     },
@@ -60,6 +63,16 @@ def resolve(preset: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     return {name: defaults.get(name) if value is None else value for name, value in chosen.items()}
 
 
+def warmup_epochs(warmup: int | str, epochs: int | None) -> int:
+    """Epochs before the first merge: as given, or for ``"auto"`` a third of all ``epochs``, at most 10.
+
+    10 where it is not known how many there will be.
+    """
+    if isinstance(warmup, int):
+        return warmup
+    return LATEST_AUTO if epochs is None else min(LATEST_AUTO, epochs // 3)
+
+
 def check_settings(settings: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` on a setting that is unknown or out of range."""
     check_rule(settings["merge"])
@@ -74,7 +87,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is True or False, not {settings[name]!r}.")
     for name, lowest in _LEAST.items():
         value = settings[name]
-        if name == "max_rank" and value is None:
+        if (name, value) in (("max_rank", None), ("warmup", AUTO)):
             continue
         if not isinstance(value, int) or value < lowest:
             raise ValueError(f"{name} must be a whole number, at least {lowest}; it is {value!r}.")

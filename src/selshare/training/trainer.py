@@ -122,7 +122,7 @@ class Trainer:
         history = History()
         best = _Best(self._by_metric, _metric_sign(self.model))
         if self.sharing is not None:
-            self.sharing.attach(self.model, self.optimizer)
+            self.sharing.attach(self.model, self.optimizer, epochs=epochs)
         try:
             self._run(train, validation, epochs, history, best)
         finally:
