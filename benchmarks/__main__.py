@@ -30,7 +30,8 @@ def main() -> int:
     asv = [sys.executable, "-m", "asv"]
     done = [
         run("asv machine", [*asv, "machine", "--yes"]),
-        run("asv suites", [*asv, "run", "--quick", "--show-stderr"]),
+        # Forks of a server that has imported torch: a process of its own for each case would import for 6 s.
+        run("asv suites", [*asv, "run", "--quick", "--show-stderr", "--launch-method", "forkserver"]),
     ]
     for script in sorted((HERE / "peers").glob("*.py")):
         if not script.name.startswith("_"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from .evaluation import Evaluation, evaluate
 from .history import EpochRecord, History
 from .metrics import higher_is_better
 from .progress import Progress
+from .resume import CheckpointFolder, random_states, restore_random_states
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -57,6 +59,11 @@ class Trainer:
         set of branches compete, so that the model kept is the merged one.
     callbacks
         Called with each :class:`EpochRecord` after its epoch.
+    checkpoints
+        A folder to save the whole state of the run in after every epoch, so that it can be resumed; none is saved
+        when ``None``. See :mod:`selshare.training.checkpoint` for the format.
+    keep_checkpoints
+        How many to keep.
     progress
         Show a progress bar and a line for each merge on the terminal.
     title
@@ -76,6 +83,8 @@ class Trainer:
         seed: int = 0,
         select_by: str = "auto",
         callbacks: Sequence[Callable[[EpochRecord], None]] = (),
+        checkpoints: str | Path | None = None,
+        keep_checkpoints: int = 2,
         progress: bool = True,
         title: str = "",
     ) -> None:
@@ -90,11 +99,14 @@ class Trainer:
         self.batch_size = batch_size
         self.seed = seed
         self.callbacks = tuple(callbacks)
+        self.checkpoints = None if checkpoints is None else CheckpointFolder(Path(checkpoints), keep_checkpoints)
         self.progress = progress
         self.title = title
         self._by_metric = select_by == "metric" or (select_by == "auto" and _one_direction(model))
 
-    def fit(self, train: Data, validation: Data | None = None, epochs: int = 30) -> History:
+    def fit(
+        self, train: Data, validation: Data | None = None, epochs: int = 30, *, resume: str | None = None
+    ) -> History:
         """Train for ``epochs`` epochs.
 
         Parameters
@@ -103,7 +115,11 @@ class Trainer:
             A ``DataLoader`` of ``(inputs, targets)`` batches, a ``Dataset`` of such samples, or a pair of tensors.
             Without validation data the last epoch's weights are kept.
         epochs
-            At least 1.
+            At least 1; with ``resume``, those before it included.
+        resume
+            ``"auto"``: go on after the last epoch in ``checkpoints``, or start where there is none. Build model,
+            optimizer, sharing and Trainer as for the run that was interrupted; its final weights are then those of a
+            run that was not, to the bit on a CPU. ``None``: start; the folder must hold no checkpoint.
 
         Returns
         -------
@@ -113,18 +129,22 @@ class Trainer:
         Raises
         ------
         ValueError, TypeError
-            If data, targets or losses are not usable; the sentence names the task.
+            If data, targets or losses are not usable (the sentence names the task), a checkpoint cannot be read or is
+            of another set-up, or there is one and ``resume`` is ``None``.
         """
         if epochs < 1:
             raise ValueError(f"epochs must be at least 1; it is {epochs}.")
         if validation is None and self.sharing is not None and self.sharing.needs_validation:
             raise ValueError("validate_merges needs validation data: fit(train, validation); or set it to 0.")
+        saved = self._saved(resume)
         history = History()
         best = _Best(self._by_metric, _metric_sign(self.model))
+        if saved is not None:
+            history = self._load(saved, best)
         if self.sharing is not None:
             self.sharing.attach(self.model, self.optimizer, epochs=epochs)
         try:
-            self._run(train, validation, epochs, history, best)
+            self._run(train, validation, epochs, history, best, None if saved is None else saved["random"])
         finally:
             if self.sharing is not None:
                 self.sharing.detach()
@@ -136,16 +156,90 @@ class Trainer:
         """Loss and metrics on ``data``, see :func:`selshare.training.evaluation.evaluate`."""
         return evaluate(self.model, data)
 
-    def _run(self, train: Data, validation: Data | None, epochs: int, history: History, best: _Best) -> None:
-        """All epochs, with their own random state: the global one is as it was afterwards."""
+    def _saved(self, resume: str | None) -> dict[str, Any] | None:
+        """The state to go on from, checked against this Trainer's set-up."""
+        if resume not in (None, "auto"):
+            raise ValueError(f"resume must be 'auto' or None; it is {resume!r}.")
+        if self.checkpoints is None:
+            if resume is not None:
+                raise ValueError("resume='auto' needs a folder: Trainer(checkpoints=…).")
+            return None
+        if resume is None:
+            if self.checkpoints.files():
+                raise ValueError(
+                    f"{self.checkpoints.folder} holds checkpoints of an earlier run; pass resume='auto' to go on with "
+                    "it, or choose another folder."
+                )
+            return None
+        saved = self.checkpoints.newest()
+        if saved is not None:
+            _check_same_setup(saved["setup"], self._setup())
+        return saved
+
+    def _setup(self) -> dict[str, Any]:
+        """What must be the same when a run is resumed."""
+        return {
+            "tasks": list(self.model.layout.names),
+            "optimizer": type(self.optimizer).__name__,
+            "scheduler": None if self.scheduler is None else type(self.scheduler).__name__,
+            "sharing": self.sharing is not None,
+            "objectives": [type(objective).__name__ for objective in self.objectives],
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+        }
+
+    def _state(self, history: History, best: _Best, random: Mapping[str, Any]) -> dict[str, Any]:
+        """Everything at the end of an epoch."""
+        return {
+            "setup": self._setup(),
+            "model": dict(self.model.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "sharing": None if self.sharing is None else self.sharing.state_dict(),
+            "objectives": [_state_of(objective) for objective in self.objectives],
+            "history": history.to_json(),
+            "best": best.state_dict(),
+            "random": random,
+        }
+
+    def _load(self, saved: Mapping[str, Any], best: _Best) -> History:
+        """Put a saved state in place; the history so far."""
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(saved["scheduler"])
+        history = History.from_json(saved["history"])
+        if self.sharing is not None:
+            self.sharing.load_state_dict(saved["sharing"])
+            self.sharing.events = list(history.events)
+        for objective, state in zip(self.objectives, saved["objectives"], strict=True):
+            if state is not None:
+                objective.load_state_dict(state)  # type: ignore[attr-defined]  # it had a state_dict to save
+        best.load_state_dict(saved["best"])
+        return history
+
+    def _run(
+        self,
+        train: Data,
+        validation: Data | None,
+        epochs: int,
+        history: History,
+        best: _Best,
+        random: Mapping[str, Any] | None,
+    ) -> None:
+        """All epochs that are left, with their own random state: torch's global one is as it was afterwards."""
         with torch.random.fork_rng(), Progress(self.model, epochs, self.progress, self.title) as progress:
             torch.manual_seed(self.seed)
             order = torch.Generator().manual_seed(self.seed)
             loader = as_loader(train, self.batch_size, shuffle=True, generator=order)
-            for epoch in range(1, epochs + 1):
+            if random is not None:
+                restore_random_states(random, loader, order)
+            for epoch in range(len(history.epochs) + 1, epochs + 1):
                 record = self._epoch(epoch, loader, validation, history, progress)
                 if validation is not None:
                     best.offer(record, self.model)
+                if self.checkpoints is not None:
+                    self.checkpoints.write(epoch, self._state(history, best, random_states(loader, order)))
                 for callback in self.callbacks:
                     callback(record)
 
@@ -242,6 +336,15 @@ class _Best:
             self._key, self._branches, self._epoch = key, record.branches, record.epoch
             self._state = copy.deepcopy(model.state_dict())
 
+    def state_dict(self) -> dict[str, Any]:
+        """What to save."""
+        return {"key": self._key, "branches": self._branches, "epoch": self._epoch, "state": dict(self._state)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self._key, self._branches, self._epoch = state["key"], state["branches"], state["epoch"]
+        self._state = dict(state["state"])
+
     def restore(self, model: MultiTaskModel) -> int | None:
         """Put the best state back; its epoch."""
         if self._epoch is not None:
@@ -254,6 +357,23 @@ def _built(optimizer: Optimizer | MakeOptimizer | None, model: MultiTaskModel) -
     if isinstance(optimizer, Optimizer):
         return optimizer
     return (optimizer or BankAdam)(model.parameters())
+
+
+def _state_of(objective: Objective) -> dict[str, Any] | None:
+    """What an objective has learned, where it has a ``state_dict``."""
+    state = getattr(objective, "state_dict", None)
+    return None if state is None else dict(state())
+
+
+def _check_same_setup(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Raise unless a checkpoint is of a run that was set up like this one."""
+    different = [name for name in own if saved.get(name) != own[name]]
+    if different:
+        name = different[0]
+        raise ValueError(
+            f"the checkpoint is of a run with {name}={saved.get(name)!r}, and this Trainer has {own[name]!r}; set it "
+            "up as it was, or choose another folder."
+        )
 
 
 def _one_direction(model: MultiTaskModel) -> bool:
