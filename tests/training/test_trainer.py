@@ -166,3 +166,44 @@ def test_errors_are_sentences() -> None:
         trainer.fit((inputs, targets))
     with pytest.raises(ValueError, match=r"NaN|Inf"):
         Trainer(model_for(), partial(torch.optim.SGD, lr=1e30), progress=False).fit(planted(256), epochs=3)
+
+
+def overflowing(samples: int, rows: slice) -> tuple[Tensor, Tensor]:
+    """Targets of a regression that overflow when squared, for some rows in order."""
+    inputs, _ = planted(samples)
+    targets = torch.stack([inputs[:, 0], inputs[:, 1]], dim=1)
+    targets[rows, 1] = 3e38
+    return inputs, targets
+
+
+def regressor() -> MultiTaskModel:
+    torch.manual_seed(0)
+    trunk = nn.Sequential(nn.Linear(12, 16), nn.ReLU())
+    return MultiTaskModel(trunk, 16, (8,), [Task.regression("fine"), Task.regression("wild")])
+
+
+def in_order(data: tuple[Tensor, Tensor]) -> DataLoader[tuple[Tensor, ...]]:
+    return DataLoader(TensorDataset(*data), 20)
+
+
+def test_a_task_whose_loss_overflows_is_named_or_its_steps_are_skipped() -> None:
+    wild = in_order(overflowing(100, slice(20, 60)))
+    slow = partial(torch.optim.SGD, lr=0.01, momentum=0.5)
+    with pytest.raises(ValueError, match="The loss of task 'wild' is NaN or Inf"):
+        Trainer(regressor(), slow, progress=False).fit(wild, epochs=1)
+    skipping = Trainer(regressor(), slow, on_nonfinite="skip", progress=False)
+    history = skipping.fit(wild, epochs=2)
+    assert [record.skipped for record in history.epochs] == [{"wild": 2}, {"wild": 2}]
+    inputs, targets = overflowing(100, slice(20, 60))
+    kept = torch.cat([torch.arange(20), torch.arange(60, 100)])
+    without = Trainer(regressor(), slow, progress=False)
+    clean = without.fit(in_order((inputs[kept], targets[kept])), epochs=2)
+    for name, tensor in skipping.model.state_dict().items():
+        assert torch.equal(tensor, without.model.state_dict()[name]), name
+    assert [record.train_loss for record in history.epochs] == [record.train_loss for record in clean.epochs]
+    with pytest.raises(ValueError, match="The loss of task 'wild' is NaN or Inf"):
+        Trainer(regressor(), slow, on_nonfinite="skip", progress=False).fit(
+            in_order(overflowing(40, slice(0, 40))), epochs=1
+        )
+    with pytest.raises(ValueError, match="on_nonfinite must be 'raise' or 'skip'"):
+        Trainer(regressor(), on_nonfinite="ignore")

@@ -126,7 +126,7 @@ class MultiTaskModel(nn.Module):
             check_targets(self.layout, packed)
         return task_losses(self.layout, outputs, packed.to(outputs.device))
 
-    def loss(self, outputs: Tensor, targets: Mapping[str, Tensor] | Tensor) -> Tensor:
+    def loss(self, outputs: Tensor, targets: Mapping[str, Tensor] | Tensor, *, check: bool | None = None) -> Tensor:
         """The sum of the tasks' weighted losses: a scalar to call ``backward`` on.
 
         Parameters
@@ -136,20 +136,24 @@ class MultiTaskModel(nn.Module):
         targets
             A dict task name → tensor, or one packed tensor (``(B, T)`` where every task has one target column).
             Missing labels are NaN in float and −100 in integer tensors; they add neither loss nor gradient.
+        check
+            Look at the losses' values. ``None``: on the CPU only, as on a GPU that would wait for the device at every
+            step; the Trainer looks once an epoch instead.
 
         Raises
         ------
         ValueError, TypeError
-            If the targets do not fit the tasks, no task has a label in the batch, or a loss is NaN or Inf. The
-            message names the task. Values are looked at on the CPU only: on a GPU that would wait for the device at
-            every step, and the Trainer looks once an epoch instead.
+            If the targets do not fit the tasks, or (``check``) no task has a label in the batch or a loss is NaN or
+            Inf (:class:`~selshare.objectives.NonFiniteLoss`). The message names the task. Nothing is recorded then.
         """
         losses = self.task_losses(outputs, targets)
-        if self.training:
-            self._record(losses)
-        if not torch.compiler.is_compiling() and outputs.device.type == "cpu":
+        if check is None:
+            check = not torch.compiler.is_compiling() and outputs.device.type == "cpu"
+        if check:
             check_some_label(losses)
             check_finite_losses(self.layout, losses)
+        if self.training:
+            self._record(losses)
         return weighted_sum(self.layout, losses)
 
     def _record(self, losses: TaskLosses) -> None:

@@ -2,7 +2,7 @@
 
 from .distribution_matching import DistributionMatching, SoftCoAnnotation
 from .logit_gradients import logit_gradients, loss_gradients
-from .losses import TaskLosses, check_finite_losses, check_some_label, task_losses, weighted_sum
+from .losses import NonFiniteLoss, TaskLosses, check_finite_losses, check_some_label, task_losses, weighted_sum
 from .objective import Objective
 from .relation_table import RelationTable, estimate_relation
 from .saliency import SaliencyRegularizer
@@ -11,6 +11,7 @@ from .task_relations import TaskRelations
 
 __all__ = [
     "DistributionMatching",
+    "NonFiniteLoss",
     "Objective",
     "RelationTable",
     "SaliencyRegularizer",

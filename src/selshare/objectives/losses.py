@@ -7,7 +7,7 @@ gradient through a product with zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -104,16 +104,29 @@ def weighted_sum(layout: TaskLayout, losses: TaskLosses) -> Tensor:
     return (values * weights).sum()  # not values @ weights, which autocast would round
 
 
+class NonFiniteLoss(ValueError):
+    """The loss of some tasks is NaN or Inf.
+
+    Attributes
+    ----------
+    tasks
+        Their names.
+    """
+
+    def __init__(self, tasks: Sequence[str]) -> None:
+        self.tasks = tuple(tasks)
+        shown = ", ".join(map(repr, tasks[:5])) + (f" and {len(tasks) - 5} more" if len(tasks) > 5 else "")
+        super().__init__(
+            f"The loss of task {shown} is NaN or Inf; check the inputs for NaN and Inf, or lower the learning rate."
+        )
+
+
 def check_finite_losses(layout: TaskLayout, losses: TaskLosses) -> None:
-    """Raise ``ValueError`` that names the tasks whose loss is NaN or Inf; on a GPU this waits for the device."""
+    """Raise :class:`NonFiniteLoss` where a task's loss is NaN or Inf; on a GPU this waits for the device."""
     finite = torch.isfinite(losses.values.detach())
     if bool(finite.all()):
         return
-    names = [layout.names[index] for index in (~finite).nonzero().flatten().tolist()]
-    shown = ", ".join(repr(name) for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    raise ValueError(
-        f"The loss of task {shown} is NaN or Inf; check the inputs for NaN and Inf, or lower the learning rate."
-    )
+    raise NonFiniteLoss([layout.names[index] for index in (~finite).nonzero().flatten().tolist()])
 
 
 def check_some_label(losses: TaskLosses) -> None:

@@ -29,6 +29,8 @@ class EpochRecord:
         Of training: the steps alone.
     sharing_seconds
         Of clustering and merging at the end of the epoch.
+    skipped
+        Task → steps that were skipped because its loss was NaN or Inf, with ``on_nonfinite="skip"``.
     """
 
     epoch: int
@@ -39,6 +41,7 @@ class EpochRecord:
     branches: int
     seconds: float
     sharing_seconds: float
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from ..model import MultiTaskModel
-from ..objectives import Objective, TaskLosses, check_finite_losses, pack_targets, weighted_sum
+from ..objectives import NonFiniteLoss, Objective, TaskLosses, check_finite_losses, pack_targets, weighted_sum
 from ..optim import BankAdam
 from ..sharing import SelectiveSharing
 from .aggregation import Aggregator, aggregated_backward
@@ -59,6 +60,10 @@ class Trainer:
         set of branches compete, so that the model kept is the merged one.
     callbacks
         Called with each :class:`EpochRecord` after its epoch.
+    on_nonfinite
+        What to do where a task's loss is NaN or Inf: ``"raise"`` an error that names it, or ``"skip"`` the step, which
+        then changes neither weights nor optimizer and is counted in the epoch's record. An epoch without any step left
+        is an error either way. Looking at every step waits for the device on a GPU.
     checkpoints
         A folder to save the whole state of the run in after every epoch, so that it can be resumed; none is saved
         when ``None``. See :mod:`selshare.training.checkpoint` for the format.
@@ -83,6 +88,7 @@ class Trainer:
         seed: int = 0,
         select_by: str = "auto",
         callbacks: Sequence[Callable[[EpochRecord], None]] = (),
+        on_nonfinite: str = "raise",
         checkpoints: str | Path | None = None,
         keep_checkpoints: int = 2,
         progress: bool = True,
@@ -90,6 +96,8 @@ class Trainer:
     ) -> None:
         if select_by not in ("auto", "loss", "metric"):
             raise ValueError(f"select_by must be 'auto', 'loss' or 'metric'; it is {select_by!r}.")
+        if on_nonfinite not in ("raise", "skip"):
+            raise ValueError(f"on_nonfinite must be 'raise' or 'skip'; it is {on_nonfinite!r}.")
         self.model = model
         self.optimizer = _built(optimizer, model)
         self.sharing = sharing
@@ -99,6 +107,7 @@ class Trainer:
         self.batch_size = batch_size
         self.seed = seed
         self.callbacks = tuple(callbacks)
+        self.on_nonfinite = on_nonfinite
         self.checkpoints = None if checkpoints is None else CheckpointFolder(Path(checkpoints), keep_checkpoints)
         self.progress = progress
         self.title = title
@@ -248,7 +257,8 @@ class Trainer:
     ) -> EpochRecord:
         """Train one epoch, share, evaluate; add to ``history``."""
         started = time.perf_counter()
-        train_loss = self._train_epoch(loader, progress)
+        skipped: Counter[str] = Counter()
+        train_loss = self._train_epoch(loader, progress, skipped)
         trained = time.perf_counter()
         result = None
         if self.sharing is not None and not self.sharing.settled:
@@ -273,33 +283,46 @@ class Trainer:
             branches=self.model.bank.branches,
             seconds=trained - started,
             sharing_seconds=shared - trained,
+            skipped=dict(skipped),
         )
         history.epochs.append(record)
         progress.epoch(record)
         return record
 
-    def _train_epoch(self, loader: DataLoader[Any], progress: Progress) -> float:
-        """All steps of one epoch; the weighted sum of the tasks' mean losses."""
+    def _train_epoch(self, loader: DataLoader[Any], progress: Progress, skipped: Counter[str]) -> float:
+        """All steps of one epoch; the weighted sum of the tasks' mean losses. Counts what is ``skipped``."""
         self.model.train()
         self.model.reset_loss_record()
         device = next(self.model.parameters()).device
         progress.start_epoch(loader)
+        steps, failure = 0, None
         for batch in loader:
             inputs, targets = to_device(batch, device)
             self.optimizer.zero_grad(set_to_none=True)
-            self._backward(inputs, targets)
-            self.optimizer.step()
+            try:
+                self._backward(inputs, targets)
+            except NonFiniteLoss as error:
+                if self.on_nonfinite == "raise":
+                    raise
+                skipped.update(error.tasks)
+                failure = error
+            else:
+                self.optimizer.step()
+                steps += 1
             progress.step()
+        if failure is not None and steps == 0:
+            raise failure
         return self._recorded_loss()
 
     def _backward(self, inputs: Tensor, targets: Targets) -> None:
         """Gradients of the tasks' losses and the further objectives."""
+        check = True if self.on_nonfinite == "skip" else None
         if not self.objectives and self.aggregator is None:
-            self.model.loss(self.model(inputs), targets).backward()
+            self.model.loss(self.model(inputs), targets, check=check).backward()
             return
         shared = self.model.shared(inputs)
         outputs = self.model.outputs_from(shared)
-        loss = self.model.loss(outputs, targets)
+        loss = self.model.loss(outputs, targets, check=check)
         packed = pack_targets(self.model.layout, targets, check=False)
         terms = [objective(self.model, shared, outputs, packed) for objective in self.objectives]
         further = torch.stack(terms).sum() if terms else None
