@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -209,3 +210,19 @@ def test_errors_name_what_is_wrong() -> None:
         model.loss(model(torch.randn(3, 4)), torch.ones(3, 1))
     with pytest.raises(ValueError, match="branch="):
         MultiTaskModel(nn.Identity(), (3, 4, 4), (5,), [Task.binary("a")])
+
+
+def test_numpy_in_numpy_out() -> None:
+    tasks = [Task.binary("a"), Task.multiclass("b", classes=3), Task.regression("c")]
+    model = MultiTaskModel(nn.Linear(4, 5), 5, (3,), tasks)
+    inputs = np.random.default_rng(0).normal(size=(7, 4))
+    inputs.flags.writeable = False
+    found = model.predict(inputs, batch_size=3)
+    wanted = model.predict(torch.tensor(inputs, dtype=torch.float32))
+    for name in ("a", "b", "c"):
+        for part in ("probabilities", "classes", "values"):
+            array, tensor = getattr(found[name], part), getattr(wanted[name], part)
+            assert (array is None) == (tensor is None)
+            if array is not None:
+                assert isinstance(array, np.ndarray)
+                np.testing.assert_allclose(array, tensor.numpy(), rtol=1e-6)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ from ..tasks import Task, TaskLayout
 from .bank import BranchBank
 from .branches import mlp_branch
 from .heads import Heads
-from .predictions import Prediction, read_outputs
+from .predictions import Prediction, as_arrays, read_outputs
 
 
 class MultiTaskModel(nn.Module):
@@ -171,17 +172,31 @@ class MultiTaskModel(nn.Module):
         self.loss_sum.zero_()
         self.loss_count.zero_()
 
+    @overload
+    def predict(self, inputs: Tensor, batch_size: int | None = None) -> dict[str, Prediction[Tensor]]: ...
+
+    @overload
+    def predict(
+        self, inputs: np.ndarray[Any, Any], batch_size: int | None = None
+    ) -> dict[str, Prediction[np.ndarray[Any, Any]]]: ...
+
     @torch.no_grad()
-    def predict(self, inputs: Tensor, batch_size: int | None = None) -> dict[str, Prediction]:
+    def predict(self, inputs: Tensor | np.ndarray[Any, Any], batch_size: int | None = None) -> Any:
         """Probabilities, classes and values by task name, in evaluation mode (the mode is put back after).
 
         Parameters
         ----------
         inputs
-            A batch of inputs.
+            A batch of inputs. With a NumPy array the predictions are NumPy arrays; floating numbers are converted to
+            the model's dtype.
         batch_size
             Run that many samples at a time; all at once when ``None``.
         """
+        if isinstance(inputs, np.ndarray):
+            first = next(self.parameters())
+            tensor = torch.tensor(inputs, device=first.device)  # a copy: the array may be read-only
+            tensor = tensor.to(first.dtype) if tensor.is_floating_point() else tensor
+            return {name: as_arrays(part) for name, part in self.predict(tensor, batch_size).items()}
         was_training = self.training
         self.eval()
         try:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..tasks import Task
 
+Array = TypeVar("Array", Tensor, "np.ndarray[Any, Any]")
+
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Generic[Array]):
     """What a model says of one task for ``B`` samples; a field that does not apply to the task's kind is ``None``.
 
     Attributes
@@ -26,12 +30,17 @@ class Prediction:
         with several.
     """
 
-    probabilities: Tensor | None = None
-    classes: Tensor | None = None
-    values: Tensor | None = None
+    probabilities: Array | None = None
+    classes: Array | None = None
+    values: Array | None = None
 
 
-def read_outputs(task: Task, outputs: Tensor) -> Prediction:
+def as_arrays(prediction: Prediction[Tensor]) -> Prediction[np.ndarray[Any, Any]]:
+    """The same as NumPy arrays."""
+    return Prediction(**{name: part if part is None else part.cpu().numpy() for name, part in vars(prediction).items()})
+
+
+def read_outputs(task: Task, outputs: Tensor) -> Prediction[Tensor]:
     """The prediction of ``task`` from its raw outputs ``(B, task.outputs)``."""
     if task.kind == "multiclass":
         probabilities = torch.softmax(outputs, dim=1)
