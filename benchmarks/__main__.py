@@ -12,7 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "runs" / "bench"
-SHORT = {"clusterings": ["--small"]}  # what makes a comparison's run a short one
+SHORT = {"clusterings": ["--small"], "saliency": ["--rounds", "2"]}  # what makes a comparison's run a short one
 
 
 def run(title: str, command: list[str]) -> bool:

@@ -3,6 +3,17 @@
 from .batches import Data, as_loader
 from .evaluation import Evaluation, evaluate
 from .history import EpochRecord, History
+from .logs import CSVLog, TensorBoardLog
 from .trainer import Trainer
 
-__all__ = ["Data", "EpochRecord", "Evaluation", "History", "Trainer", "as_loader", "evaluate"]
+__all__ = [
+    "CSVLog",
+    "Data",
+    "EpochRecord",
+    "Evaluation",
+    "History",
+    "TensorBoardLog",
+    "Trainer",
+    "as_loader",
+    "evaluate",
+]
