@@ -124,3 +124,20 @@ def test_a_mistake_gets_one_sentence(
     assert sentence in error
     assert "Traceback" not in error
     assert len(error.strip().splitlines()) == 1
+
+
+def test_the_paper_s_method_merges_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for preset in ("default", "paper"):
+        arguments = [
+            "planted_problem:build",
+            "--methods",
+            "similarity",
+            "--preset",
+            preset,
+            "--quiet",
+            "--json",
+            "rows.json",
+        ]
+        assert run(monkeypatch, "compare", *arguments) == 0
+        (row,) = json.loads((tmp_path / "rows.json").read_text())
+        assert row["lock_epoch"] == {"default": 2, "paper": 1}[preset]

@@ -51,6 +51,7 @@ Run = Annotated[Path, typer.Argument(help="A run folder that train or compare wr
 Method = Annotated[str | None, typer.Option(help="Whose weights; by default the sharing criterion's.")]
 Seed = Annotated[int | None, typer.Option(help="Whose weights; by default the first seed's.")]
 Merge = Annotated[str, typer.Option(help="Merge rule: best, mean, max or min.")]
+Preset = Annotated[str, typer.Option(help="default, or paper: the published method to the letter.")]
 
 
 @app.command()
@@ -58,6 +59,7 @@ def train(
     data: Data,
     criterion: Annotated[str, typer.Option(help=f"Sharing criterion: {', '.join(CRITERIA)}.")] = "similarity",
     merge: Merge = "best",
+    preset: Preset = "default",
     epochs: Epochs = None,
     seed: Annotated[int, typer.Option(help="Of weights, sample order and dropout.")] = 0,
     output: Output = None,
@@ -75,7 +77,16 @@ def train(
     options = _given(tasks=tasks, groups=groups, samples=samples, train_size=train_size, trunk=trunk, root=root)
     options |= _given(targets=targets) | _parsed(settings or [])
     folder = output or Path("runs") / _folder_name(data)
-    results = _run(data, ["stl", "mtl", criterion], [seed], epochs, folder, options, progress=not quiet, merge=merge)
+    results = _run(
+        data,
+        ["stl", "mtl", criterion],
+        [seed],
+        epochs,
+        folder,
+        options,
+        progress=not quiet,
+        sharing={"merge": merge, "preset": preset},
+    )
     _show(results)
     console.print(f"\nReport: {write_report(folder)}", soft_wrap=True)
 
@@ -92,6 +103,7 @@ def compare(
     srdml_strength: Annotated[float, typer.Option(help="srdml: weight of the regulariser.")] = 0.1,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0 … N−1.")] = 1,
     merge: Merge = "best",
+    preset: Preset = "default",
     epochs: Epochs = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write one row per method and seed here.")] = None,
     output: Output = None,
@@ -118,7 +130,7 @@ def compare(
         folder,
         options,
         progress=not quiet,
-        merge=merge,
+        sharing={"merge": merge, "preset": preset},
         srdml_strength=srdml_strength,
     )
     _show(results)
@@ -204,7 +216,7 @@ def _run(
     options: dict[str, Any],
     *,
     progress: bool,
-    merge: str,
+    sharing: dict[str, Any],
     srdml_strength: float = 0.1,
 ) -> list[Result]:
     """Load, train and test; say each result as it comes."""
@@ -226,7 +238,7 @@ def _run(
         epochs=epochs,
         folder=folder,
         progress=progress,
-        sharing_options={"merge": merge},
+        sharing_options=sharing,
         objective_options={"srdml": {"strength": srdml_strength}},
         source={"data": data, "options": {name: _plain(value) for name, value in options.items()}},
         finished=finished,
