@@ -54,7 +54,7 @@ def main() -> None:
     drawn: list[tuple[str, Callable[[], Figure | None]]] = [
         ("difference-to-mtl", lambda: differences(accuracy)),
         ("learning-curves", lambda: curves(accuracy, "mean_metric", "mean metric, validation data")),
-        ("epoch-duration", lambda: durations(accuracy)),
+        ("epoch-duration", lambda: durations(accuracy | _planted())),
         ("planted-relatedness", lambda: relatedness(read(RESULTS / "planted-relatedness.jsonl"))),
         ("planted-scale", lambda: scale(read(RESULTS / "planted-scale.jsonl"))),
     ]
@@ -65,6 +65,13 @@ def main() -> None:
                 path = IMAGES / f"{name}.svg"
                 figure.savefig(path, metadata={"Date": None, "Creator": None}, facecolor="white")
                 print(f"{path.relative_to(IMAGES.parents[1])}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def _planted() -> dict[str, list[Row]]:
+    """The runs on planted tasks, by size."""
+    rows = read(RESULTS / "planted-scale.jsonl")
+    sizes = dict.fromkeys(row["setting"] for row in rows)
+    return {f"planted, {size}": [row for row in rows if row["setting"] == size] for size in sizes}
 
 
 def _longest(rows: list[Row]) -> list[Row]:
@@ -123,7 +130,7 @@ def curves(accuracy: dict[str, list[Row]], key: str, label: str) -> Figure | Non
     for axes in grid[len(accuracy) :]:
         axes.set_visible(False)
     handles, names = max((axes.get_legend_handles_labels() for axes in grid), key=lambda found: len(found[0]))
-    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=10)
+    figure.legend(handles, names, loc="outside lower center", ncols=1 + columns, fontsize=9)
     return figure
 
 
@@ -138,13 +145,21 @@ def durations(accuracy: dict[str, list[Row]]) -> Figure | None:
         mtl = {row["seed"]: np.median(row["curve"]["processor_seconds"]) for row in rows if row["method"] == "mtl"}
         own = [row for row in rows if row["method"] == "paper" and row["seed"] in mtl]
         relative = np.median([np.array(row["curve"]["processor_seconds"]) / mtl[row["seed"]] for row in own], axis=0)
-        axes.plot(range(1, len(relative) + 1), relative, color=COLOURS[number], label=name, linewidth=1.4)
+        left = mean_and_error(row["branches"] / _branches_before(row) for row in own)[0]
+        text = f"{name} ({100 * left:.0f} % of branches left)"
+        axes.plot(range(1, len(relative) + 1), relative, color=COLOURS[number], label=text, linewidth=1.4)
     axes.axhline(1, color="#5d6670", linewidth=1)
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("epoch (branches merge in the first)")
+    axes.set_ylim(0, 1.5)
+    axes.set_xlim(0, 31)
+    axes.set_xlabel("epoch (branches merge at the end of the first)")
     axes.set_ylabel("processor time of an epoch,\nMTL's median = 1")
-    axes.legend(ncols=3, fontsize=10)
+    axes.legend(ncols=1, fontsize=9)
     return figure
+
+
+def _branches_before(row: Row) -> int:
+    """As many as tasks: those in groups and those that kept a branch of their own."""
+    return sum(map(len, row["groups"])) + row["branches"] - len(row["groups"])
 
 
 def relatedness(rows: Sequence[Row]) -> Figure | None:
@@ -185,7 +200,8 @@ def scale(rows: Sequence[Row]) -> Figure | None:
         axes.set_yticks(range(len(present)), [LABELS.get(name, "the true groups") for name in present])
         axes.set_ylim(len(present) - 0.5, -0.5)
         axes.set_xlabel("test loss per task")
-        axes.locator_params(axis="x", nbins=5)
+        axes.locator_params(axis="x", nbins=4)
+        axes.tick_params(axis="x", labelsize=9)
     return figure
 
 

@@ -78,7 +78,7 @@ def _overlap(problem: Problem, model: MultiTaskModel, groups: list[list[str]], f
 def table(rows: list[Row]) -> str:
     """A line per model."""
     lines = []
-    for name in MODELS:
+    for name in MODELS if rows else ():
         within, random, as_high = ([row[name][key] for row in rows] for key in ("within", "random", "as_high"))
         figures = [f"{mean:.3f} ± {error:.3f}" for mean, error in map(mean_and_error, (within, random))]
         lines.append([name, str(len(rows)), *figures, f"{100 * mean_and_error(as_high)[0]:.0f} %"])
