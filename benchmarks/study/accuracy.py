@@ -104,7 +104,7 @@ def _late_gain(row: Row) -> float:
 
 def _plus_minus(values: list[float], sign: str = "") -> str:
     mean, error = mean_and_error(values)
-    return f"{mean:{sign}.4f} ± {error:.4f}"
+    return f"{mean:{sign}.4f}" + (f" ± {error:.4f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

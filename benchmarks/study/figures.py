@@ -33,13 +33,11 @@ STYLE = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
 }
-SHOWN = ("mtl", "default", "chance", "repaired", "repaired-chance", "paper", "paper-chance", "hard")
+SHOWN = ("mtl", "default", "chance", "paper", "paper-chance", "hard")
 LABELS = {
     "mtl": "MTL (unmerged)",
     "default": "selshare's default",
     "chance": "random groups, as default",
-    "repaired": "two repairs",
-    "repaired-chance": "random groups, two repairs",
     "paper": "the paper's method",
     "paper-chance": "random groups, as the paper's",
     "hard": "one branch for all",

@@ -11,8 +11,7 @@
 | `dissimilarity`, `variance`, `random` | the other criteria, with the default's settings |
 | `paper-dissimilarity`, … | the same with the paper's |
 | `default-mean`, `default-max`, `default-min` | the other merge rules |
-| `repaired` | the paper's method with two repairs: groups of the first epoch merge after ten more, heads are refitted |
-| `chance`, `repaired-chance` | random groups of the sizes that these ended with, same seed and settings |
+| `chance` | random groups of the sizes that `default` ended with, same seed and settings |
 | `paper-chance` | random groups of the sizes that `paper` had after each of its merges, merged at the same epochs |
 """
 
@@ -42,15 +41,14 @@ from .results import Row
 Partitions = Sequence[tuple[int, Sequence[Sequence[str]]]]
 RULES = ("mean", "max", "min")
 BASELINES = ("stl", "mtl", "hard", "oracle")
-CONTROLS = {"chance": "default", "paper-chance": "paper", "repaired-chance": "repaired"}
+CONTROLS = {"chance": "default", "paper-chance": "paper"}
 PAPER: dict[str, Any] = {"preset": "paper"}
-REPAIRED: dict[str, Any] = {**PAPER, "refit_heads": True, "group_epochs": 1, "warmup": 10}
 
 
 def names() -> tuple[str, ...]:
     """All methods."""
     criteria = [name for name in CRITERIA if name != "similarity"]
-    sharing = ["default", "paper", "repaired", *criteria, *(f"paper-{name}" for name in criteria)]
+    sharing = ["default", "paper", *criteria, *(f"paper-{name}" for name in criteria)]
     return (*BASELINES, *sharing, *(f"default-{rule}" for rule in RULES), *CONTROLS)
 
 
@@ -182,7 +180,7 @@ def _sharing(method: str, seed: int, model: MultiTaskModel, rows: Sequence[Row])
 
 def _settings(method: str) -> dict[str, Any]:
     """The settings that a method's name begins with."""
-    return {"paper": PAPER, "repaired": REPAIRED}.get(method.partition("-")[0], {})
+    return PAPER if method.partition("-")[0] == "paper" else {}
 
 
 def _row(rows: Sequence[Row], method: str, seed: int) -> Row:

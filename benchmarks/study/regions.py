@@ -80,7 +80,9 @@ def table(rows: list[Row]) -> str:
     lines = []
     for name in MODELS if rows else ():
         within, random, as_high = ([row[name][key] for row in rows] for key in ("within", "random", "as_high"))
-        figures = [f"{mean:.3f} ± {error:.3f}" for mean, error in map(mean_and_error, (within, random))]
+        figures = [
+            f"{mean:.3f} ± {error:.3f}".removesuffix(" ± nan") for mean, error in map(mean_and_error, (within, random))
+        ]
         lines.append([name, str(len(rows)), *figures, f"{100 * mean_and_error(as_high)[0]:.0f} %"])
     header = ["model", "seeds", "overlap within groups", "of random pairs", "random groups that overlap as much"]
     return markdown(header, lines)
