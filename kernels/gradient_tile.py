@@ -99,8 +99,7 @@ def gradient_launch(
         "UNIT": unit,
     }
     programs = products * triton.cdiv(rows, block_r) * triton.cdiv(width, block_h)
-    changed = ("accumulator", "weight", "first", "second")
-    return Launch(_consume_gradient, programs, arguments, changed, warps)
+    return Launch(_consume_gradient, programs, arguments, warps)
 
 
 def tile_shape(dtype: torch.dtype, rows: int) -> tuple[int, int, int, int]:

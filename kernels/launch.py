@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +26,6 @@ class Launch:
         How many instances run: a grid of one dimension, which may have 2³¹ − 1.
     arguments
         By the names of the kernel's parameters: tensors, numbers, ``None``, and the compile-time constants.
-    changed
-        The names of the arguments that are changed in place.
     warps, stages
         Warps per program; depth of the software pipeline of loads in a loop with ``tl.dot``.
     fuse
@@ -38,7 +37,6 @@ class Launch:
     kernel: Any
     programs: int
     arguments: Mapping[str, Any]
-    changed: tuple[str, ...] = ()
     warps: int = 4
     stages: int = 2
     fuse: bool = True
@@ -54,12 +52,19 @@ class Launch:
             "maxnreg": self.registers,
         }
 
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return next(value.device for value in self.arguments.values() if isinstance(value, torch.Tensor))
+
     def run(self) -> None:
-        """Launch on the current stream, without waiting for the result; autograd learns what was changed in place."""
-        self.kernel[(self.programs,)](**self.arguments, **self.options)
-        for name in self.changed:
-            if self.arguments[name] is not None:
-                torch.autograd.graph.increment_version(self.arguments[name])
+        """Launch on the current stream of the tensors' device, without waiting for the result.
+
+        Triton launches on the current device, which need not be theirs. Autograd does not see what is changed in
+        place: :func:`selshare.kernels.changes.mark_changed` tells it.
+        """
+        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
+            self.kernel[(self.programs,)](**self.arguments, **self.options)
 
 
 def index_type(*extents: int) -> Any:

@@ -69,7 +69,7 @@ def gram_launch(matrices: Tensor, parts: Tensor) -> Launch:
         "BLOCK_N": BLOCK_N,
     }
     programs = len(parts) * count * (down * (down + 1) // 2)
-    return Launch(_gram, programs, arguments, ("parts",), WARPS, registers=MOST_REGISTERS)
+    return Launch(_gram, programs, arguments, WARPS, registers=MOST_REGISTERS)
 
 
 def project_launch(basis: Tensor, matrices: Tensor, result: Tensor) -> Launch:
@@ -101,7 +101,7 @@ def project_launch(basis: Tensor, matrices: Tensor, result: Tensor) -> Launch:
         "BLOCK_M": 16,
     }
     programs = len(matrices) * triton.cdiv(columns, block_n) * triton.cdiv(rank, block_r)
-    return Launch(_project, programs, arguments, ("result",), WARPS)
+    return Launch(_project, programs, arguments, WARPS)
 
 
 @triton.jit

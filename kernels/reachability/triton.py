@@ -65,10 +65,7 @@ def core_launch(table: Tensor, metric: str, k: int, cores: Tensor) -> Launch:
         "kept": kept,
         "SLOTS": max(2, triton.next_power_of_2(kept)),
     }
-    changed = ("cores",)
-    return Launch(
-        _kth_smallest, triton.cdiv(n, BLOCK_I), arguments, changed, WARPS, fuse=False, registers=MOST_REGISTERS
-    )
+    return Launch(_kth_smallest, triton.cdiv(n, BLOCK_I), arguments, WARPS, fuse=False, registers=MOST_REGISTERS)
 
 
 def matrix_launch(table: Tensor, metric: str, cores: Tensor, result: Tensor) -> Launch:
@@ -79,7 +76,6 @@ def matrix_launch(table: Tensor, metric: str, cores: Tensor, result: Tensor) -> 
         _mutual_reachability,
         triton.cdiv(n, BLOCK_I) * triton.cdiv(n, BLOCK_J),
         arguments,
-        ("result",),
         WARPS,
         fuse=False,
     )

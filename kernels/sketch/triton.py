@@ -41,7 +41,7 @@ def sketch_launch(delta: Tensor, projected: Tensor, accumulator: Tensor, *, scal
         "UNROLL": UNROLL,
     }
     blocks = (triton.cdiv(branches, BLOCK_G), triton.cdiv(outputs, BLOCK_O), triton.cdiv(directions, BLOCK_J))
-    return Launch(_sketch, blocks[0] * blocks[1] * blocks[2], arguments, ("accumulator",), WARPS)
+    return Launch(_sketch, blocks[0] * blocks[1] * blocks[2], arguments, WARPS)
 
 
 @triton.jit

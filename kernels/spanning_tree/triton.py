@@ -95,8 +95,7 @@ def argmin_launch(
         "n": len(cores),
         "count": len(rows),
     }
-    changed = ("weight", "other")
-    return Launch(_nearest_outside, triton.cdiv(len(rows), BLOCK_I), arguments, changed, WARPS, fuse=False)
+    return Launch(_nearest_outside, triton.cdiv(len(rows), BLOCK_I), arguments, WARPS, fuse=False)
 
 
 @triton.jit

@@ -83,7 +83,7 @@ def forward_launch(
     if bias is None:
         arguments |= {"bias_layer": None, "bias_output": None}
     programs = layers * triton.cdiv(samples, BLOCK_B) * triton.cdiv(width, block_o)
-    return Launch(_forward, programs, arguments, ("outputs",), WARPS)
+    return Launch(_forward, programs, arguments, WARPS)
 
 
 def backward_launch(
@@ -113,7 +113,7 @@ def backward_launch(
         "BLOCK_P": 16,
     }
     programs = sources * triton.cdiv(samples, BLOCK_B) * triton.cdiv(features, BLOCK_I)
-    return Launch(_backward, programs, arguments, ("by_inputs",), WARPS)
+    return Launch(_backward, programs, arguments, WARPS)
 
 
 def _strides(of: str, tensor: Tensor, *names: str) -> dict[str, int]:
