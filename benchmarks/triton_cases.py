@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from selshare.kernels.gradient_tile import gradient_launch
-from selshare.kernels.gram.triton import gram_launch, gram_tile, project_launch
+from selshare.kernels.gram.triton import gram_launch, gram_tile, project_launch, shares
 from selshare.kernels.launch import Launch
 from selshare.kernels.reachability.triton import core_launch, matrix_launch
 from selshare.kernels.sketch.triton import sketch_launch
@@ -45,6 +45,8 @@ class Case:
         What a tile does beyond the tensors' edges counts; an addition or multiplication alone counts as two.
     separate
         Bytes that torch's separate operations move for a size, each reading its inputs and writing its results once.
+    growth
+        The power of the size that requests grow with: 2 for pairs.
     """
 
     operation: str
@@ -57,6 +59,7 @@ class Case:
     flops: Callable[[int], int]
     separate: Callable[[int], int]
     arithmetic: str = "fp32"
+    growth: int = 1
 
 
 def numbers(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -206,14 +209,15 @@ def _joint_gram(rows: int, columns: int) -> Case:
     tiles = -(-rows // tile) * (-(-rows // tile) + 1) // 2
 
     def launch(values: int) -> Launch:
-        return gram_launch(numbers(1, rows, values), numbers(1, 1, rows, rows, dtype=FP64))
+        parts = numbers(shares(1, rows, values), 1, rows, rows, dtype=FP64)
+        return gram_launch(numbers(1, rows, values), parts)
 
     return Case(
         "gram_matrices",
         f"{rows} branches × {columns}",
         launch,
         size=columns,
-        counted_size=2000,
+        counted_size=columns,
         huge_size=None,
         least=lambda values: 4 * rows * values + 8 * rows * rows,
         flops=lambda values: 2 * tiles * tile * tile * values,
@@ -262,13 +266,14 @@ def _distances(
         operation,
         "given distances" if given else f"{FEATURES_OF_POINTS} columns",
         lambda n: launch(table(n), metric, n),
-        size=10_000,
+        size=4000,  # the columns of so many points stay in L2
         counted_size=256 if given else 96,
         huge_size=50_000 if given else None,
         least=least,
         flops=lambda n: 0 if given else 6 * n * n * FEATURES_OF_POINTS,
         separate=lambda n: 8 * (table(n).numel() + n + passes * n * n),
         arithmetic="fp64",
+        growth=2,
     )
 
 
@@ -288,23 +293,19 @@ def _argmin(table: Tensor, metric: str, n: int) -> Launch:
 # torch writes the gradient, reads it to capture it and reads it again to update.
 CASES = [
     _gradient("capture_gradients", 2, 4, lambda G: _capture(G, torch.float32)),
+    _gradient("capture_gradients, bfloat16 input", 2, 4, lambda G: _capture(G, BF16), half=True),
+    _gradient("capture_gradients, float16 input", 2, 4, lambda G: _capture(G, FP16), half=True),
     _gradient("fused_sgd_step", 6, 9, lambda G: _sgd(G, delta(G))),
     _gradient("fused_sgd_step, branch by branch", 6, 9, lambda G: _sgd(G, numbers(G, B, O))),
     _gradient("fused_sgd_step, bfloat16 input", 6, 9, lambda G: _sgd(G, delta(G, BF16), BF16), half=True),
+    _gradient("fused_sgd_step, float16 input", 6, 9, lambda G: _sgd(G, delta(G, FP16), FP16), half=True),
     _gradient("fused_adam_step", 8, 11, lambda G: _adam(G, delta(G))),
+    _gradient("fused_adam_step, bfloat16 input", 8, 11, lambda G: _adam(G, delta(G, BF16), BF16), half=True),
+    _gradient("fused_adam_step, float16 input", 8, 11, lambda G: _adam(G, delta(G, FP16), FP16), half=True),
     _sketch(),
     _heads("stacked_linear", _forward, 12_000_000, forward=True),
     _heads("stacked_linear_backward", _backward, 12_000_000, forward=False),
     _heads("weight_gradient", _head_gradient, None, forward=True),
-]
-
-# Compiled by benchmarks.triton_versions; their loads and stores are not counted yet.
-COMPILED_ONLY = [
-    _gradient("capture_gradients, bfloat16 input", 2, 4, lambda G: _capture(G, BF16), half=True),
-    _gradient("capture_gradients, float16 input", 2, 4, lambda G: _capture(G, FP16), half=True),
-    _gradient("fused_sgd_step, float16 input", 6, 9, lambda G: _sgd(G, delta(G, FP16), FP16), half=True),
-    _gradient("fused_adam_step, bfloat16 input", 8, 11, lambda G: _adam(G, delta(G, BF16), BF16), half=True),
-    _gradient("fused_adam_step, float16 input", 8, 11, lambda G: _adam(G, delta(G, FP16), FP16), half=True),
     _gram(10, 3000, torch.float32, 80_000),
     _gram(80, 300, torch.float32, None),
     _gram(80, 300, FP64, None),

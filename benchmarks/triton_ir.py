@@ -77,10 +77,12 @@ class Code:
         self.parameters = re.findall(r"%(\w+): (?:!tt\.ptr<)?(\w+)", lines[start])
         self.body, _ = _block(lines, start + 1)
 
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes of one execution of every store in the code, nothing masked out."""
-        return sum(_stored(operation) for operation in self.body)
+    def stored_bytes(self, threads: int) -> int:
+        """Bytes of one execution of every store in the code, nothing masked out.
+
+        A tile with fewer numbers than ``threads`` has copies of them in the others, which are counted too.
+        """
+        return sum(_stored(operation, threads) for operation in self.body)
 
     def accesses(self, arguments: Mapping[str, Any], program: int) -> Iterator[Access]:
         """What one program loads and stores. ``arguments``: integers, or arrays where loaded integers steer addresses.
@@ -145,12 +147,12 @@ def _run(body: list[Operation], values: dict[str, Any], memory: dict[str, Any], 
             values[operation.results[0]] = _value(operation, inputs, program)
 
 
-def _stored(operation: Operation) -> int:
+def _stored(operation: Operation, threads: int) -> int:
     """Bytes of the stores of an operation and those within it."""
     if operation.name != "tt.store":
-        return sum(_stored(inner) for region in operation.regions for inner in region)
+        return sum(_stored(inner, threads) for region in operation.regions for inner in region)
     shape, kind = re.findall(r"tensor<((?:\d+x)*)!tt\.ptr<(\w+)>", operation.text)[-1]
-    return WIDTHS[kind] * int(np.prod([int(side) for side in shape.split("x") if side], dtype=np.int64))
+    return WIDTHS[kind] * max(threads, int(np.prod([int(side) for side in shape.split("x") if side], dtype=np.int64)))
 
 
 def _access(
