@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,8 +62,14 @@ class Launch:
         Triton launches on the current device, which need not be theirs. Autograd does not see what is changed in
         place: :func:`selshare.kernels.changes.mark_changed` tells it.
         """
-        with torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext():
-            self.kernel[(self.programs,)](**self.arguments, **self.options)
+        if self.device.type != "cuda":
+            self._start()
+            return
+        with torch.cuda.device(self.device):
+            self._start()
+
+    def _start(self) -> None:
+        self.kernel[(self.programs,)](**self.arguments, **self.options)
 
 
 def index_type(*extents: int) -> Any:

@@ -27,33 +27,33 @@ OPERATIONS: dict[str, tuple[tuple[int, ...], Callable[[Tensor, Tensor, Tensor], 
     "weight by SGD": ((G, N, H), lambda delta, shared, t: fused_sgd_step(delta, shared, t, None, None, lr=0.1)),
     "momentum": (
         (G, N, H),
-        lambda delta, shared, t: fused_sgd_step(delta, shared, *zeros(1), t, None, lr=0.1, momentum=0.9),
+        lambda delta, shared, t: fused_sgd_step(delta, shared, zeros(), t, None, lr=0.1, momentum=0.9),
     ),
     "accumulator of SGD": (
         (G, N, H),
-        lambda delta, shared, t: fused_sgd_step(delta, shared, *zeros(1), None, t, lr=0.1),
+        lambda delta, shared, t: fused_sgd_step(delta, shared, zeros(), None, t, lr=0.1),
     ),
     "weight by Adam": (
         (G, N, H),
-        lambda delta, shared, t: fused_adam_step(delta, shared, t, *zeros(2), None, step=1, lr=0.1),
+        lambda delta, shared, t: fused_adam_step(delta, shared, t, zeros(), zeros(), None, step=1, lr=0.1),
     ),
     "first moment": (
         (G, N, H),
-        lambda delta, shared, t: fused_adam_step(delta, shared, *zeros(1), t, *zeros(1), None, step=1, lr=0.1),
+        lambda delta, shared, t: fused_adam_step(delta, shared, zeros(), t, zeros(), None, step=1, lr=0.1),
     ),
     "second moment": (
         (G, N, H),
-        lambda delta, shared, t: fused_adam_step(delta, shared, *zeros(2), t, None, step=1, lr=0.1),
+        lambda delta, shared, t: fused_adam_step(delta, shared, zeros(), zeros(), t, None, step=1, lr=0.1),
     ),
     "accumulator of Adam": (
         (G, N, H),
-        lambda delta, shared, t: fused_adam_step(delta, shared, *zeros(3), t, step=1, lr=0.1),
+        lambda delta, shared, t: fused_adam_step(delta, shared, zeros(), zeros(), zeros(), t, step=1, lr=0.1),
     ),
 }
 
 
-def zeros(count: int) -> list[Tensor]:
-    return [torch.zeros(G, N, H) for _ in range(count)]
+def zeros() -> Tensor:
+    return torch.zeros(G, N, H)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
