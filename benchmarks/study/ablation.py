@@ -1,0 +1,133 @@
+"""The repairs one by one: the paper's method, each repair added to it alone, and what they do together.
+
+    python -m benchmarks.study.ablation fashion-500 fashion-2000 digits --seeds 5
+    python -m benchmarks.study.ablation --table            # print what there is, train nothing
+
+Every finished run is a line of ``benchmarks/study/results/ablation-<setting>.jsonl``; runs that are there are not
+repeated. Differences are to MTL with the same seed: same data, weights and order of samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from selshare import SelectiveSharing, Trainer
+from selshare.data import Problem
+from selshare.training.evaluation import evaluate
+from selshare.training.methods import build_model, make_optimizer
+
+from .results import RESULTS, Row, append, markdown, mean_and_error, missing, read
+from .settings import SETTINGS
+
+LATE = {"group_epochs": 1, "warmup": 10}
+REFIT_LATE = {"refit_heads": True, **LATE}
+VARIANTS: dict[str, dict[str, Any] | None] = {
+    "mtl": None,
+    "paper": {},
+    "refit": {"refit_heads": True},
+    "mean step": {"merged_gradient": "mean"},
+    "late": LATE,
+    "stable": {"stable_epochs": 2},
+    "validated": {"validate_merges": 3},
+    "centre": {"centre": True},
+    "refit, late": REFIT_LATE,
+    "refit, late 3": {**REFIT_LATE, "warmup": 3},
+    "refit, late, validated": {**REFIT_LATE, "validate_merges": 3},
+    "refit, validated": {"refit_heads": True, "validate_merges": 3},
+    "refit, mean step": {"refit_heads": True, "merged_gradient": "mean"},
+    "refit, late, mean step": {**REFIT_LATE, "merged_gradient": "mean"},
+    "refit, late, dissimilarity": {**REFIT_LATE, "criterion": "dissimilarity"},
+    "refit, late, random": {**REFIT_LATE, "criterion": "random"},
+    "refit, aligned mean": {"refit_heads": True, "merge": "mean"},
+    "refit, late, aligned mean": {**REFIT_LATE, "merge": "mean"},
+}
+
+
+def main() -> None:
+    """Run what is missing and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", nargs="*", default=["fashion-500", "fashion-2000", "digits"])
+    parser.add_argument("--variants", default=";".join(VARIANTS), help="separated by ';'")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--epochs", type=int, help="in place of the setting's own")
+    parser.add_argument("--table", action="store_true", help="print the tables only")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in arguments.settings:
+        if not arguments.table:
+            _run_missing(name, arguments.variants.split(";"), arguments.seeds, arguments.epochs)
+        rows = read(RESULTS / f"ablation-{name}.jsonl")
+        for epochs in sorted({row["epochs"] for row in rows}):
+            print(f"\n{name}, {epochs} epochs\n\n{table([row for row in rows if row['epochs'] == epochs])}")
+
+
+def _run_missing(name: str, variants: Sequence[str], seeds: int, epochs: int | None) -> None:
+    """All runs of one setting that are not on disk yet, a seed after the other."""
+    path = RESULTS / f"ablation-{name}.jsonl"
+    problems: dict[int, Problem] = {}
+    epochs = epochs or SETTINGS[name].build(0).recipe.epochs
+    wanted = [(variant, seed, epochs) for seed in range(seeds) for variant in variants]
+    for variant, seed, _ in missing(read(path), wanted, ("variant", "seed", "epochs")):
+        if seed not in problems:
+            problem = SETTINGS[name].build(seed)
+            problems = {seed: replace(problem, recipe=replace(problem.recipe, epochs=epochs))}
+        row = run(problems[seed], VARIANTS[variant], seed)
+        append(path, {"setting": name, "variant": variant, "seed": seed, **row})
+        print(f"{name}, {variant}, seed {seed}: {row['mean_metric']:.4f}, {row['branches']} branches", flush=True)
+
+
+def run(problem: Problem, options: dict[str, Any] | None, seed: int) -> Row:
+    """Train one variant and test its best validation epoch; ``None`` never merges."""
+    started = time.perf_counter()
+    sharing = None if options is None else SelectiveSharing(preset="paper", capture="free", seed=seed, **options)
+    model = build_model(problem, seed)
+    recipe = problem.recipe
+    trainer = Trainer(model, make_optimizer(recipe), sharing, batch_size=recipe.batch_size, seed=seed, progress=False)
+    history = trainer.fit(problem.train, problem.validation, recipe.epochs)
+    tested = evaluate(model, problem.test)
+    return {
+        "mean_metric": tested.mean_metric,
+        "loss": tested.loss,
+        "branches": model.bank.branches,
+        "merged_at": [event.epoch for event in history.events if event.merged],
+        "groups": [list(names) for names in (sharing.events[-1].groups if sharing else ())],
+        "best_epoch": history.best_epoch,
+        "epochs": recipe.epochs,
+        "curve": [record.mean_metric for record in history.epochs],
+        "branch_curve": [record.branches for record in history.epochs],
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def table(rows: Sequence[Row]) -> str:
+    """A line per variant: mean metric, difference to MTL with the same seed, branches, drop at the merge."""
+    unmerged = {row["seed"]: row["mean_metric"] for row in rows if row["variant"] == "mtl"}
+    lines = []
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        own = [row for row in rows if row["variant"] == variant]
+        paired = [row["mean_metric"] - unmerged[row["seed"]] for row in own if row["seed"] in unmerged]
+        lines.append(
+            [
+                variant,
+                str(len(own)),
+                _figure([row["mean_metric"] for row in own], ""),
+                _figure(paired, "+") if paired else "–",
+                f"{mean_and_error([row['branches'] for row in own])[0]:.1f}",
+            ]
+        )
+    return markdown(["variant", "seeds", "mean metric", "minus MTL", "branches"], lines)
+
+
+def _figure(values: Sequence[float], sign: str) -> str:
+    mean, error = mean_and_error(values)
+    return f"{mean:{sign}.4f} ± {error:.4f}"
+
+
+if __name__ == "__main__":
+    main()
