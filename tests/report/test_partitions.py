@@ -59,6 +59,22 @@ def test_larger_groups_first_and_tasks_left_alone_last() -> None:
     assert formed.group_of == {"c": 0, "e": 0, "f": 0, "b": 1, "d": 1}
 
 
+def test_a_group_that_was_undone_is_left_out() -> None:
+    events = [
+        make_event(1, [["a"], ["b"], ["c"], ["d"], ["e"]], [["a", "b"], ["c", "d"], ["e"]]) | {"undone": []},
+        make_event(2, [["a", "b"], ["c", "d"], ["e"]], [["a", "b", "e"], ["c", "d"]]) | {"undone": []},
+        make_event(3, [["a", "b", "e"], ["c", "d"]], [["a", "b", "e"], ["c"], ["d"]])
+        | {"merged": [], "undone": [["c", "d"]]},
+    ]
+    formed = formation(events)
+    assert [stage.epoch for stage in formed.stages] == [0, 1, 2]
+    assert [set(stage.branches) for stage in formed.stages[1:]] == [
+        {("a", "b"), ("c",), ("d",), ("e",)},
+        {("a", "b", "e"), ("c",), ("d",)},
+    ]
+    assert formed.groups == (("a", "b", "e"),)
+
+
 def test_no_events() -> None:
     with pytest.raises(ValueError, match="no sharing events"):
         formation([])

@@ -232,6 +232,9 @@ def _outcome(record: Record, formed: Formation) -> str:
         said = f"{before} branches became {after}, at the end of {epochs}."
     else:
         said = f"Nothing merged: all {before} branches are left."
+    for event in record.events:
+        for group in event.get("undone", ()):
+            said += f" Taken apart again after epoch {event['epoch']}, not having recovered: {', '.join(group)}."
     reason = next((event["lock_reason"] for event in record.events if event["locked"]), None)
     if reason:
         said += f" Locked after epoch {record.lock_epoch}: {reason}."

@@ -45,6 +45,8 @@ class Formation:
 def formation(events: Sequence[Event]) -> Formation:
     """Return how the groups formed. Larger final groups come first, tasks left alone last.
 
+    A group that was undone later is left out throughout: its branches go on as if they had not merged.
+
     Raises
     ------
     ValueError
@@ -53,7 +55,11 @@ def formation(events: Sequence[Event]) -> Formation:
     if not events:
         raise ValueError("there are no sharing events, so no groups have formed.")
     start = tuple(tuple(tasks) for tasks in events[0]["branch_tasks"])
-    stages = [Stage(0, start), *(Stage(event["epoch"], _after(event)) for event in events if event["merged"])]
+    stages = [Stage(0, start)]
+    undone = {frozenset(group) for event in events for group in event.get("undone", ())}
+    for event in events:
+        if any(frozenset(group) not in undone for group in event["merged"]):
+            stages.append(Stage(event["epoch"], _apart(_after(event), undone, stages[-1].branches)))
     order = _order(stages)
     position = {task: index for index, task in enumerate(order)}
     final = [tuple(sorted(branch, key=position.__getitem__)) for branch in stages[-1].branches if len(branch) > 1]
@@ -66,6 +72,13 @@ def _after(event: Event) -> tuple[Branch, ...]:
     grouped = {task for group in groups for task in group}
     every = [task for branch in event["branch_tasks"] for task in branch]
     return (*groups, *((task,) for task in every if task not in grouped))
+
+
+def _apart(branches: Sequence[Branch], undone: set[frozenset[str]], before: Sequence[Branch]) -> tuple[Branch, ...]:
+    """The branches, with those to be undone still as they were before they merged."""
+    together = [tasks for branch in branches if (tasks := frozenset(branch)) in undone]
+    parts = [branch for branch in before if any(tasks.issuperset(branch) for tasks in together)]
+    return (*(branch for branch in branches if frozenset(branch) not in undone), *parts)
 
 
 def _order(stages: Sequence[Stage]) -> tuple[str, ...]:
