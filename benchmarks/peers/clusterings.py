@@ -25,8 +25,6 @@ import argparse
 import importlib.metadata
 import importlib.util
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
@@ -45,6 +43,7 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import adjusted_rand_score
 from threadpoolctl import threadpool_limits
 
+from _machine import environment, resident
 from selshare.cluster import HDBSCAN
 
 SIZE = SAMPLES = 10  # min_cluster_size and min_samples, other points only
@@ -158,33 +157,10 @@ def extra_memory(name: str, n: int) -> float:
     run = contestants()[name]
     run(make_points(WARM.get(name, 200)))
     points = make_points(n)
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     run(points)
-    return (_resident("VmHWM") - before) / 1e6
-
-
-def _resident(name: str) -> int:
-    """Bytes of this process in memory, now (VmRSS) or at most (VmHWM)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
-
-
-def environment() -> dict[str, Any]:
-    """Versions, threads, processor and how busy the machine is."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    packages = ["torch", "numpy", "numba", "hdbscan", "scikit-learn"]
-    packages += [name for name in ("fast_hdbscan", "pynndescent") if importlib.util.find_spec(name)]
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in packages},
-        "load_average": os.getloadavg()[0],
-    }
+    return (resident("VmHWM") - before) / 1e6
 
 
 def show(n: int, rows: dict[str, dict[str, Any]]) -> None:
@@ -294,7 +270,9 @@ def main() -> None:
         if arguments.memory_of:
             print(extra_memory(arguments.memory_of, sizes[0]))
             return
-        results: dict[str, Any] = {"environment": environment()}
+        results: dict[str, Any] = {
+            "environment": environment(("numpy", "numba", "hdbscan", "scikit-learn"), ("fast_hdbscan", "pynndescent"))
+        }
         print(json.dumps(results["environment"]))
         if "fast_hdbscan" not in contestants():
             print("fast_hdbscan is left out: pip install fast_hdbscan[nndescent], or give its folder as --path.")

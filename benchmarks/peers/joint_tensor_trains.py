@@ -18,10 +18,7 @@ Run ``python benchmarks/peers/joint_tensor_trains.py [--branches N] [--rank R] [
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -34,6 +31,7 @@ from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from _machine import environment
 from selshare.kernels import joint_tt_svd
 
 OUTPUTS, INPUTS = 100, 300
@@ -142,22 +140,6 @@ def distances_lost(stack: Tensor, result: Result) -> float:
     return float(lost.max()) / (2 * result.bound**2)
 
 
-def environment() -> dict[str, Any]:
-    """Versions, threads, processor and how busy the machine is."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    packages = ("torch", "scikit-learn", "numpy", "scipy")
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in packages},
-        "load_average": os.getloadavg()[0],
-    }
-
-
 def show(kind: str, stack: Tensor, rank: int, rows: dict[str, dict[str, float]]) -> None:
     """One table."""
     theirs = rows["torch.svd_lowrank"]
@@ -181,7 +163,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    results: dict[str, Any] = {"environment": environment(), "branches": arguments.branches, "rank": arguments.rank}
+    results: dict[str, Any] = {
+        "environment": environment(("scikit-learn", "numpy", "scipy")),
+        "branches": arguments.branches,
+        "rank": arguments.rank,
+    }
     print(json.dumps(results["environment"]))
     for kind in ("grouped", "power"):
         stack = make_stack(kind, arguments.branches)

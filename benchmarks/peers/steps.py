@@ -22,8 +22,6 @@ import argparse
 import importlib.metadata
 import importlib.util
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -36,6 +34,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from _machine import environment, resident
 from selshare import MultiTaskModel, Task
 from selshare.optim import BankSGD
 from selshare.sharing import FreeCapture, GradientCapture, SketchedCapture
@@ -248,12 +247,12 @@ def memory(tasks: int, capture: str) -> dict[str, float]:
     ours = Ours(2, capture, BankSGD)  # libraries loaded, threads started
     for _ in range(2):
         ours.step()
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     ours = Ours(tasks, capture, BankSGD)
     for _ in range(4):
         ours.step()
-    peak = _resident("VmHWM") - before
+    peak = resident("VmHWM") - before
     weights = 4 * sum(p.numel() for p in ours.model.parameters())
     captured = 4 * (ours.model.bank.first_weight.numel() if capture == "exact" else tasks * SKETCH_SIZE)
     activations = 4 * tasks * BATCH * (2 * HIDDEN + 1)
@@ -276,32 +275,6 @@ def memory_apart(tasks: int, capture: str) -> dict[str, float]:
         f"activations' gradients are {found['activation_gradients_mb']:.0f} MB of it"
     )
     return found
-
-
-def _resident(name: str) -> int:
-    """Bytes of this process in memory, now (VmRSS) or at most (VmHWM)."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))
-
-
-def environment() -> dict[str, Any]:
-    """Versions, threads, processor and how busy the machine is."""
-    processor = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        processor = names[0] if names else processor
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in ("torchjd",):
-        if importlib.util.find_spec(package):
-            versions[package] = importlib.metadata.version(package)
-    return {
-        "cpu": processor,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "versions": versions,
-        "load_average": os.getloadavg()[0],
-    }
 
 
 def show(tasks: int, rows: dict[str, dict[str, float]]) -> None:
@@ -331,7 +304,7 @@ def main() -> None:
     if arguments.memory:
         print(json.dumps(memory(counts[0], arguments.memory)))
         return
-    results: dict[str, Any] = {"environment": environment(), "steps": {}, "memory": {}}
+    results: dict[str, Any] = {"environment": environment((), ("torchjd",)), "steps": {}, "memory": {}}
     print(json.dumps(results["environment"]))
     for tasks in counts:
         rows = results["steps"][tasks] = measure(tasks, arguments.seconds)

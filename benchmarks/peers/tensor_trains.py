@@ -27,8 +27,6 @@ import importlib.metadata
 import importlib.util
 import json
 import math
-import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +36,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from _machine import environment
 from selshare.kernels import tt_svd
 
 MODES, RANK = (10, 10, 15, 20), 8
@@ -208,24 +207,6 @@ def in_float64() -> float:
     return float((lost(tt_svd(tensors, MODES).cores, tensors) / tensors.norm(dim=1)).max())
 
 
-def environment() -> dict[str, Any]:
-    """Versions, threads, processor and how busy the machine is."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    versions = {"python": platform.python_version()}
-    for package in ("torch", "numpy", "tntorch", "tensorly"):
-        if importlib.util.find_spec(package) is not None:
-            versions[package] = importlib.metadata.version(package)
-    return {
-        "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "versions": versions,
-        "load_average": os.getloadavg()[0],
-    }
-
-
 def cell(value: float, by: str) -> str:
     """An error as the table shows it."""
     return {"LAPACK": f"{value:.7f}", "norm": f"{value:.3g} n"}.get(by, by)
@@ -239,7 +220,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    results: dict[str, Any] = {"environment": environment(), "count": arguments.count}
+    results: dict[str, Any] = {
+        "environment": environment(("numpy",), ("tntorch", "tensorly")),
+        "count": arguments.count,
+    }
     print(json.dumps(results["environment"]))
     tensors = torch.randn(arguments.count, math.prod(MODES), generator=torch.Generator().manual_seed(0))
     with threadpool_limits(arguments.threads):

@@ -12,7 +12,7 @@ from ..data import Problem
 from .history import write_json
 from .method_names import check_methods
 from .methods import Result, Run, run_method
-from .saved import describe_problem
+from .saved import describe_problem, weights_file
 
 
 def compare(
@@ -87,6 +87,6 @@ def _write(folder: Path, problem: Problem, run: Run, results: list[Result], sour
         write_json(folder / f"{name}.json", run.history.to_json() | learned)
     if run.model is not None:
         state = {key: tensor.contiguous() for key, tensor in run.model.state_dict().items()}
-        save_file(state, folder / f"{name}.safetensors")
+        save_file(state, weights_file(folder, run.result.method, run.result.seed))
     write_json(folder / "problem.json", describe_problem(problem, source))
     write_json(folder / "results.json", [result.to_json() for result in results])

@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from .history import EpochRecord
+from .history import EpochRecord, write_whole
 
 COLUMNS = ("epoch", "train_loss", "validation_loss", "mean_metric", "branches", "seconds", "sharing_seconds")
 
@@ -42,7 +42,7 @@ class CSVLog:
             warnings.warn(f"{self.file} cannot be written ({error}); training goes on without it.", stacklevel=2)
 
     def _write(self, record: EpochRecord) -> None:
-        """Write the whole file anew beside the old one, and put it in its place: it is never half a file."""
+        """Write the whole file anew: it is never half a file."""
         names = [*COLUMNS, *record.metrics]
         rows = []
         if self.file.exists() and record.epoch > 1:
@@ -53,13 +53,7 @@ class CSVLog:
         writer = csv.DictWriter(text, names, restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows([*rows, {**values, **record.metrics}])
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_name(self.file.name + ".partial")
-        try:
-            partial.write_text(text.getvalue(), encoding="utf-8", newline="")
-            partial.replace(self.file)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(self.file, text.getvalue())
 
 
 class TensorBoardLog:

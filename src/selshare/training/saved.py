@@ -17,6 +17,7 @@ from ..data import Problem, TableColumns, load
 from ..data.table import HIDDEN, TRUNK_WIDTH, table_trunk
 from ..model import MultiTaskModel
 from .method_names import BASELINES
+from .methods import build_model
 from .metrics import higher_is_better
 
 
@@ -115,7 +116,7 @@ def _choose(folder: Path, method: str | None, seed: int | None) -> Path:
     if not (folder / "results.json").exists():
         raise FileNotFoundError(f"{folder} is no run folder: it has no results.json. Give what selshare train wrote.")
     rows = _read_json(folder / "results.json")
-    kept = [(row["method"], row["seed"]) for row in rows if _weights(folder, row["method"], row["seed"]).exists()]
+    kept = [(row["method"], row["seed"]) for row in rows if weights_file(folder, row["method"], row["seed"]).exists()]
     fitting = [run for run in kept if method in (None, run[0]) and seed in (None, run[1])]
     if not fitting:
         there = ", ".join(f"{name} with seed {number}" for name, number in kept) or "none"
@@ -123,10 +124,11 @@ def _choose(folder: Path, method: str | None, seed: int | None) -> Path:
             f"{folder} has no weights of {method or 'any method'}{'' if seed is None else f' with seed {seed}'}; it "
             f"has those of {there}."
         )
-    return _weights(folder, *min(fitting, key=lambda run: run[0] in BASELINES))
+    return weights_file(folder, *min(fitting, key=lambda run: run[0] in BASELINES))
 
 
-def _weights(folder: Path, method: str, seed: int) -> Path:
+def weights_file(folder: Path, method: str, seed: int) -> Path:
+    """Where a run folder keeps the weights of one run."""
     return folder / f"{method}-seed{seed}.safetensors"
 
 
@@ -138,9 +140,7 @@ def _build(folder: Path, described: Mapping[str, Any]) -> MultiTaskModel:
     if "data" not in described:
         raise ValueError(f"{folder / 'problem.json'} does not say how the problem was loaded; train again.")
     problem = load(described["data"], **described["options"])
-    return MultiTaskModel(
-        problem.make_trunk(), problem.shared_features, problem.hidden, problem.tasks, dropout=problem.dropout
-    )
+    return build_model(problem, seed=0)
 
 
 def _read_json(file: Path) -> Any:
