@@ -17,7 +17,7 @@ class EndOfEpoch:
     def setup(self, branches: int, capture: str) -> None:
         model = planted_model(branches)
         optimizer = BankSGD(model.parameters(), lr=0.02, momentum=0.5)
-        self.sharing = SelectiveSharing(capture=capture, preset="paper").attach(model, optimizer)
+        self.sharing = SelectiveSharing(capture=capture, sketch_above=0, preset="paper").attach(model, optimizer)
         train(model, optimizer, list(planted_batches(branches, 10)))
 
     def time_end_epoch(self, branches: int, capture: str) -> None:

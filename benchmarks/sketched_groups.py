@@ -1,7 +1,8 @@
 """Does a sketch find the groups that whole gradients find? ``python -m benchmarks.sketched_groups [--seeds 10]``.
 
 For each data set and seed one epoch is trained, its gradients captured whole and as random projections of several
-sizes at once. Each capture is embedded and clustered by the similarity criterion, and the labels are compared.
+sizes at once, and as ``SelectiveSharing(capture="sketch")`` captures them. Each capture is embedded and clustered by
+the similarity criterion, and the labels are compared.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from selshare.data import Problem, load
-from selshare.sharing import GradientCapture, SketchedCapture, embed
+from selshare.sharing import Capture, GradientCapture, SelectiveSharing, SketchedCapture, embed
+from selshare.sharing.capture import make_capture
 from selshare.sharing.criteria import ClusterSettings, cluster_branches, similarity
 from selshare.training.methods import build_model, make_optimizer
 
 DATA: dict[str, tuple[str, dict[str, Any]]] = {
     "planted, 200 tasks in 10 groups": ("synthetic", {"tasks": 200, "groups": 10}),
     "planted, 500 tasks in 25 groups": ("synthetic", {"tasks": 500, "groups": 25}),
+    "planted, 500 tasks in 25 groups, 300 features": ("synthetic", {"tasks": 500, "groups": 25, "features": 300}),
     "Fashion-MNIST, 20,000 images": ("fashion-mnist", {"train_size": 20_000}),
 }
 FOOTWEAR = {"sandal", "sneaker", "ankle boot"}  # the groups to find where there are no planted ones
@@ -39,11 +42,16 @@ def labels(gradients: Tensor, epoch_seed: int) -> list[int]:
     return [label if label >= 0 else -1 - branch for branch, label in enumerate(found.tolist())]
 
 
-def captured(problem: Problem, seed: int, sizes: list[int]) -> dict[int | None, list[int]]:
-    """Train an epoch; labels by sketch size, ``None`` for whole gradients."""
+WHOLE, DEFAULT = "all", 'capture="sketch"'
+
+
+def captured(problem: Problem, seed: int, sizes: list[int]) -> dict[str, list[int]]:
+    """Train an epoch; labels by what was captured. Sketches of more numbers than the gradient has are left out."""
     model = build_model(problem, seed)
     optimizer = make_optimizer(problem.recipe)(model.parameters())
-    captures = {None: GradientCapture(), **{size: SketchedCapture(size, seed) for size in sizes}}
+    captures: dict[str, Capture] = {WHOLE: GradientCapture()}
+    captures |= {f"{s:,}": SketchedCapture(s, seed) for s in sizes if s < model.bank.first_weight[0].numel()}
+    captures[DEFAULT] = make_capture(SelectiveSharing(capture="sketch", seed=seed).settings)
     for capture in captures.values():
         capture.start(model, [optimizer])
     order = torch.Generator().manual_seed(seed)
@@ -51,7 +59,7 @@ def captured(problem: Problem, seed: int, sizes: list[int]) -> dict[int | None, 
         optimizer.zero_grad()
         model.loss(model(inputs), targets).backward()
         optimizer.step()
-    return {size: labels(capture.gradients(), seed) for size, capture in captures.items()}
+    return {name: labels(capture.gradients(), seed) for name, capture in captures.items()}
 
 
 def truth(problem: Problem) -> list[int]:
@@ -73,18 +81,17 @@ def found_groups(problem: Problem, found: list[int]) -> bool:
 def measure(data: str, seeds: int, sizes: list[int]) -> list[dict[str, Any]]:
     """One row per capture: seeds on which the true groups were found, and the agreement with whole gradients."""
     name, options = DATA[data]
-    rows: dict[int | None, dict[str, Any]] = {
-        size: {"data": data, "sketch_size": size, "found": 0, "same": 0, "seeds": seeds, "agreement": []}
-        for size in (None, *sizes)
-    }
+    rows: dict[str, dict[str, Any]] = {}
     for seed in range(seeds):
         problem = load(name, **options, **({"seed": seed} if name == "synthetic" else {}))
-        by_size = captured(problem, seed, sizes)
-        for size, found in by_size.items():
-            agreement = adjusted_rand_score(by_size[None], found)
-            rows[size]["found"] += found_groups(problem, found)
-            rows[size]["same"] += agreement == 1.0
-            rows[size]["agreement"].append(agreement)
+        by_capture = captured(problem, seed, sizes)
+        for numbers, found in by_capture.items():
+            row = {"data": data, "numbers": numbers, "found": 0, "same": 0, "seeds": seeds, "agreement": []}
+            row = rows.setdefault(numbers, row)
+            agreement = adjusted_rand_score(by_capture[WHOLE], found)
+            row["found"] += found_groups(problem, found)
+            row["same"] += agreement == 1.0
+            row["agreement"].append(agreement)
     return list(rows.values())
 
 
@@ -105,7 +112,7 @@ def main() -> None:
             rows.append(row)
             mean = sum(row["agreement"]) / len(row["agreement"])
             found, same = (f"{row[key]}/{row['seeds']}" for key in ("found", "same"))
-            print(f"| {data} | {row['sketch_size'] or 'all'} | {found} | {same} | {mean:.3f} |", flush=True)
+            print(f"| {data} | {row['numbers']} | {found} | {same} | {mean:.3f} |", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=1))
 

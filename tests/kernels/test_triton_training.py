@@ -37,7 +37,7 @@ def train(embedding: str, capture: str, optimizer: str) -> dict[str, Any]:
     problem = load("digits")
     trunk = nn.Sequential(nn.Flatten(), nn.Linear(64, 18), nn.ReLU())
     model = selshare.MultiTaskModel(trunk, 18, hidden=(10, 6), tasks=problem.tasks)
-    sharing = selshare.SelectiveSharing(embedding=embedding, capture=capture, sketch_size=30)
+    sharing = selshare.SelectiveSharing(embedding=embedding, capture=capture, sketch_size=30, sketch_above=0)
     trainer = selshare.Trainer(model, OPTIMIZERS[optimizer], sharing, batch_size=BATCH, progress=False)
     history = trainer.fit(
         Subset(problem.train, range(BATCH * BATCHES)), TensorDataset(*problem.validation[:50]), epochs=2

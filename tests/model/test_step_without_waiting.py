@@ -97,7 +97,7 @@ def test_steps_captures_and_losses_look_at_no_value(launched: list[str], name: s
     if merged:
         model._one_to_one = False
     optimizer = OPTIMIZERS[name](model.parameters())
-    settings = SelectiveSharing(capture=capture, sketch_size=60).settings
+    settings = SelectiveSharing(capture=capture, sketch_size=60, sketch_above=0).settings
     watching = make_capture(settings)
     watching.start(model, [optimizer])
     targets = torch.zeros(8, model.layout.target_width, device="meta")

@@ -12,6 +12,8 @@ from selshare import MultiTaskModel, SelectiveSharing, Task, Trainer
 from selshare.data import load
 from selshare.optim import BankSGD
 from selshare.sharing import Capture, GradientCapture, SketchedCapture
+from selshare.sharing.capture import make_capture
+from selshare.sharing.sketched_capture import WholeOrSketchedCapture
 from selshare.training.methods import build_model
 
 OPTIMIZERS = [torch.optim.SGD, BankSGD]
@@ -65,7 +67,7 @@ def test_it_finds_the_planted_groups(kind: type[torch.optim.Optimizer]) -> None:
     problem = load("synthetic", tasks=60, groups=6, samples=1500, seed=1)
     model = build_model(problem, seed=0)
     make = partial(kind, lr=problem.recipe.lr, momentum=problem.recipe.momentum)
-    sharing = SelectiveSharing(capture="sketch", sketch_size=1000)
+    sharing = SelectiveSharing(capture="sketch", sketch_size=1000, sketch_above=0)
     Trainer(model, make, sharing, progress=False).fit(problem.train, epochs=1)
     assert problem.groups is not None
     found = {frozenset(model.layout.names[t] for t in tasks) for tasks in model.tasks_by_branch()}
@@ -91,9 +93,33 @@ def test_it_follows_merges_and_stops() -> None:
     train(model, optimizer)
 
 
+@pytest.mark.parametrize(("above", "size", "whole"), [(900, 6, True), (899, 6, False), (0, 180, True), (0, 179, False)])
+def test_gradients_are_kept_whole_up_to_a_size(above: int, size: int, whole: bool) -> None:
+    model = small_model(tasks=5)  # 5 branches, 6 × 30 numbers each: 900
+    optimizer = BankSGD(model.parameters(), lr=0.1)
+    exact, capture = (
+        GradientCapture(),
+        make_capture(SelectiveSharing(capture="sketch", sketch_size=size, sketch_above=above).settings),
+    )
+    assert isinstance(capture, WholeOrSketchedCapture)
+    with pytest.raises(RuntimeError, match="has not been started"):
+        capture.gradients()
+    for each in (exact, capture):
+        each.start(model, [optimizer])
+    train(model, optimizer)
+    assert capture.sketches is not whole
+    if whole:
+        torch.testing.assert_close(capture.gradients(), exact.gradients(), rtol=0, atol=0)
+    else:
+        assert capture.gradients().shape == (5, size // 6, 6)
+    capture.reset()
+    assert not capture.gradients().any()
+    capture.stop()
+
+
 def test_a_sketch_below_the_layers_outputs_is_refused() -> None:
     with pytest.raises(ValueError, match="sketch_size is 5, but the first layer of a branch has 6 outputs"):
-        SelectiveSharing(capture="sketch", sketch_size=5).attach(small_model())
+        SelectiveSharing(capture="sketch", sketch_size=5, sketch_above=0).attach(small_model())
     with pytest.raises(ValueError, match="sketch_size must be a whole number"):
         SelectiveSharing(sketch_size=0)
     model = small_model()

@@ -93,7 +93,7 @@ SETUPS: dict[str, Setup] = {
     "default": trainer,
     "free capture": partial(trainer, preset="paper", capture="free"),
     "sketch, Adam, schedule": partial(
-        trainer, optimizer=partial(BankAdam, lr=0.01), capture="sketch", sketch_size=40, scheduled=True
+        trainer, optimizer=partial(BankAdam, lr=0.01), capture="sketch", sketch_size=40, sketch_above=0, scheduled=True
     ),
     "torch's Adam": partial(trainer, optimizer=partial(torch.optim.AdamW, lr=0.01), preset="paper"),
     "groups of several epochs": partial(trainer, group_epochs=3, warmup=3),

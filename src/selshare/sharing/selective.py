@@ -60,10 +60,15 @@ class SelectiveSharing:
     capture
         How gradients are come by: ``"exact"`` adds them up over the epoch; ``"free"`` reads them off the displacement
         of SGD, at no cost per step, where that is exact, and adds them up where it is not (:class:`FreeCapture`);
-        ``"sketch"`` adds up their random projections, ``sketch_size`` numbers a branch (:class:`SketchedCapture`).
+        ``"sketch"`` adds up their random projections, ``sketch_size`` numbers a branch (:class:`SketchedCapture`),
+        where there are more than ``sketch_above`` numbers in the gradients of all branches.
         One of ``selshare.sharing.capture.CAPTURES``.
     sketch_size
         Numbers per branch of the sketched capture; at least the outputs of a branch's first layer.
+    sketch_above
+        With ``capture="sketch"``, gradients that are together at most so many numbers (branches × outputs × inputs;
+        8.4 million, 32 MB, by default) are kept whole: nothing much to save, and the groups are exact. 0: always
+        sketch.
     seed
         Of the random criterion and of the sketch's directions.
     preset
@@ -126,6 +131,7 @@ class SelectiveSharing:
         patience: int = 3,
         capture: str = "exact",
         sketch_size: int = 1000,
+        sketch_above: int = 2**23,
         seed: int = 0,
         preset: str = "default",
         warmup: int | str | None = None,
@@ -150,6 +156,7 @@ class SelectiveSharing:
             "patience": patience,
             "capture": capture,
             "sketch_size": sketch_size,
+            "sketch_above": sketch_above,
             "seed": seed,
             "warmup": warmup,
             "refit_heads": refit_heads,

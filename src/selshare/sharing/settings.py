@@ -41,6 +41,7 @@ _LEAST = {
     "seed": 0,
     "max_rank": 1,
     "sketch_size": 1,
+    "sketch_above": 0,
     "refit_rows": 1,
     "group_epochs": 0,
     "stable_epochs": 0,

@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 from ..kernels import SketchProjection, sketch_gradients
 from ..model import MultiTaskModel
 from ..model.lazy_gradient import factors_of
-from .capture import CAPTURES, require_branches, require_gradient
+from .capture import CAPTURES, Capture, GradientCapture, require_branches, require_gradient
 
 
 class SketchedCapture:
@@ -102,4 +102,59 @@ class SketchedCapture:
         return self._model, self._projection, self._sketches
 
 
-CAPTURES["sketch"] = lambda settings: SketchedCapture(settings["sketch_size"], settings["seed"])
+class WholeOrSketchedCapture:
+    """``capture="sketch"``: whole gradients where they are small, else their sketches.
+
+    Few branches have little memory to save and, close to ties, most to lose: a sketch's error of some percent in a
+    distance can turn a label. So whole gradients are kept (:class:`GradientCapture`) as long as they are not more
+    numbers than ``above``, or no more than their sketch would be. Decided at ``start``, for the branches there are.
+
+    Parameters
+    ----------
+    size, seed
+        Of the :class:`SketchedCapture`.
+    above
+        Numbers of all branches together, ``G·O·H``; 0 to sketch whatever the size.
+    """
+
+    def __init__(self, size: int, above: int, seed: int = 0) -> None:
+        self._size, self._above, self._seed = size, above, seed
+        self._capture: Capture | None = None
+
+    @property
+    def sketches(self) -> bool:
+        """Whether it keeps sketches, once started."""
+        return isinstance(self._started(), SketchedCapture)
+
+    def start(self, model: MultiTaskModel, optimizers: Sequence[torch.optim.Optimizer] = ()) -> None:
+        """Choose, and begin; raises what the chosen capture raises."""
+        weight = model.bank.first_weight
+        whole = weight.numel() <= max(self._above, self._size * len(weight))
+        capture: Capture = GradientCapture() if whole else SketchedCapture(self._size, self._seed)
+        capture.start(model, optimizers)
+        self._capture = capture
+
+    def gradients(self) -> Tensor:
+        """The gradients, ``(G, O, H)``, or the sketches, ``(G, size / O, O)``; a view."""
+        return self._started().gradients()
+
+    def reset(self) -> None:
+        """Begin the next epoch."""
+        self._started().reset()
+
+    def stop(self) -> None:
+        """End for good."""
+        if self._capture is not None:
+            self._capture.stop()
+            self._capture = None
+
+    def _started(self) -> Capture:
+        """The chosen capture, once started."""
+        if self._capture is None:
+            raise RuntimeError("the capture has not been started; call start(model, optimizers) first.")
+        return self._capture
+
+
+CAPTURES["sketch"] = lambda settings: WholeOrSketchedCapture(
+    settings["sketch_size"], settings["sketch_above"], settings["seed"]
+)
