@@ -6,9 +6,11 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 import torch
@@ -49,6 +51,7 @@ def trainer(
     scheduled: bool = False,
     saliency: bool = False,
     stop_after: int | None = None,
+    training: Mapping[str, Any] = MappingProxyType({}),
     **sharing: object,
 ) -> Trainer:
     torch.manual_seed(3)
@@ -71,6 +74,7 @@ def trainer(
         callbacks=[stop],
         checkpoints=folder,
         progress=False,
+        **training,
     )
 
 
@@ -100,6 +104,12 @@ SETUPS: dict[str, Setup] = {
     "validated": partial(trainer, preset="paper", validate_merges=2, refit_heads=True),
     "mean gradients": partial(trainer, merged_gradient="mean", centre=True),
     "saliency": partial(trainer, saliency=True, preset="paper"),
+    "float16, averaged, scheduled by steps": partial(
+        trainer,
+        preset="paper",
+        scheduled=True,
+        training={"precision": "float16", "average": 0.9, "scheduler_every": "step", "accumulate": 2, "clip_norm": 1.0},
+    ),
 }
 
 

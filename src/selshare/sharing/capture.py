@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.amp import GradScaler
 from torch.utils.hooks import RemovableHandle
 
 from ..model import MultiTaskModel
@@ -22,8 +23,10 @@ from ..model.lazy_gradient import add_gradient
 class Capture(Protocol):
     """A way to come by the gradients. ``start`` once, then ``gradients`` and ``reset`` each epoch, then ``stop``."""
 
-    def start(self, model: MultiTaskModel, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Begin; ``optimizers`` are those that train the bank's parameters."""
+    def start(
+        self, model: MultiTaskModel, optimizers: Sequence[torch.optim.Optimizer], scaler: GradScaler | None = None
+    ) -> None:
+        """Begin; ``optimizers`` are those that train the bank's parameters, ``scaler`` what scales losses."""
 
     def gradients(self) -> Tensor:
         """Gradients since ``start`` or ``reset``, a row per live branch: ``(G, O, H)``.
@@ -46,17 +49,19 @@ class GradientCapture:
     optimizer, clipping, ``zero_grad`` and gradient accumulation do not matter. One pass over the gradient per
     backward, and none with the optimizers of :mod:`selshare.optim`, whose step captures as it goes (a gradient that
     is dropped before a step is then not captured); one buffer of the weight's size, float32 (float64 for a float64
-    weight), allocated once. A loss that was
-    scaled before ``backward`` gives gradients of that scale; only their direction is used afterwards. (A scale so
-    large that a float16 gradient overflows leaves Inf, which is an error at the end of the epoch: use bfloat16.)
+    weight), allocated once. What a gradient scaler multiplied a loss by is divided out again, and gradients that
+    overflowed are left out, as in the optimizer's steps.
     """
 
     def __init__(self) -> None:
         self._model: MultiTaskModel | None = None
         self._buffer: Tensor | None = None
         self._hook: RemovableHandle | None = None
+        self._scaler: GradScaler | None = None
 
-    def start(self, model: MultiTaskModel, optimizers: Sequence[torch.optim.Optimizer] = ()) -> None:
+    def start(
+        self, model: MultiTaskModel, optimizers: Sequence[torch.optim.Optimizer] = (), scaler: GradScaler | None = None
+    ) -> None:
         """Begin to accumulate. The optimizers do not matter here.
 
         Raises
@@ -67,7 +72,7 @@ class GradientCapture:
         weight = model.bank.first_weight
         require_gradient(weight)
         dtype = torch.promote_types(weight.dtype, torch.float32)
-        self._model = model
+        self._model, self._scaler = model, scaler
         self._buffer = torch.zeros(weight.shape, dtype=dtype, device=weight.device)
         self._hook = weight.register_hook(self._accumulate)
 
@@ -88,7 +93,7 @@ class GradientCapture:
         """Remove the hook and free the buffer."""
         if self._hook is not None:
             self._hook.remove()
-        self._model = self._buffer = self._hook = None
+        self._model = self._buffer = self._hook = self._scaler = None
 
     def _accumulate(self, gradient: Tensor) -> None:
         """The hook: one backward's gradient, added up in place."""
@@ -99,7 +104,7 @@ class GradientCapture:
         require_branches(gradient, accumulator)
         if gradient.device != accumulator.device:  # the model was moved after attach()
             self._buffer = accumulator = accumulator.to(gradient.device)
-        add_gradient(accumulator, gradient)
+        add_gradient(accumulator, unscaled(gradient, self._scaler))
 
     def _started(self) -> MultiTaskModel:
         """The model, once started."""
@@ -112,6 +117,18 @@ class GradientCapture:
         self._started()
         assert self._buffer is not None
         return self._buffer
+
+
+def unscaled(gradient: Tensor, scaler: GradScaler | None) -> Tensor:
+    """The gradient of the loss itself where ``scaler`` multiplied it, zero where that overflowed.
+
+    In float32 at least. The host does not wait for the device.
+    """
+    if scaler is None or not scaler.is_enabled():
+        return gradient
+    scale: Tensor = scaler.scale(torch.ones((), device=gradient.device))
+    true = gradient.detach().to(torch.promote_types(gradient.dtype, torch.float32)) / scale
+    return torch.where(torch.isfinite(true).all(), true, 0)
 
 
 CAPTURES: dict[str, Callable[[Mapping[str, Any]], Capture]] = {"exact": lambda settings: GradientCapture()}

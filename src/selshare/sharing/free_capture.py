@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.utils.hooks import RemovableHandle
 
 from ..model import MultiTaskModel
@@ -126,16 +127,18 @@ class FreeCapture:
     """The epoch's gradients from the displacement of SGD where that is exact, accumulated where it is not.
 
     One buffer of the weight's size, written once an epoch, and no work per step. What it sums is what the optimizer
-    consumed: clipped gradients if they are clipped. Where the rate or another setting changes within an epoch, the
-    sum so far is closed before the step that uses the new one: exact, but a schedule that changes every step pays for
-    it every step, and a second buffer. Optimizers other than ``torch.optim.SGD`` and ``BankSGD``, weight decay, and
-    dampened momentum before its first step are accumulated by :class:`~selshare.sharing.capture.GradientCapture`.
+    consumed: clipped gradients if they are clipped, unscaled ones if the loss was scaled. Where the rate or another
+    setting changes within an epoch, the sum so far is closed before the step that uses the new one: exact, but a
+    schedule that changes every step pays for it every step, and a second buffer. Optimizers other than
+    ``torch.optim.SGD`` and ``BankSGD``, weight decay, and dampened momentum before its first step are accumulated by
+    :class:`~selshare.sharing.capture.GradientCapture`.
     """
 
     def __init__(self) -> None:
         self._fallback: GradientCapture | None = None
         self._model: MultiTaskModel | None = None
         self._optimizers: Sequence[torch.optim.Optimizer] = ()
+        self._scaler: GradScaler | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._hooks: list[RemovableHandle] = []
         self._rule: SGDRule | None = None
@@ -143,7 +146,9 @@ class FreeCapture:
         self._closed: Tensor | None = None  # the sum of earlier parts of the epoch
         self._version = 0
 
-    def start(self, model: MultiTaskModel, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    def start(
+        self, model: MultiTaskModel, optimizers: Sequence[torch.optim.Optimizer], scaler: GradScaler | None = None
+    ) -> None:
         """Begin, by displacement or by accumulation, as the optimizer of the bank's first weight asks for.
 
         Raises
@@ -151,7 +156,7 @@ class FreeCapture:
         ValueError
             If the bank's first weight takes no gradient.
         """
-        self._model, self._optimizers = model, optimizers
+        self._model, self._optimizers, self._scaler = model, optimizers, scaler
         found = _optimizer_of(model.bank.first_weight, optimizers)
         if found is None or not model.bank.first_weight.requires_grad or not self._open(found):
             self._accumulate()
@@ -245,7 +250,7 @@ class FreeCapture:
             hook.remove()
         self._hooks, self._anchor, self._closed = [], None, None
         self._fallback = GradientCapture()
-        self._fallback.start(self._model, self._optimizers)
+        self._fallback.start(self._model, self._optimizers, self._scaler)
 
     def _weight(self) -> nn.Parameter:
         if self._model is None:

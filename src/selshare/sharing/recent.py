@@ -23,13 +23,15 @@ class RecentShared:
         self._rows = rows
         self._batches: deque[Tensor] = deque()
         self._hook: RemovableHandle | None = None
+        self._dtype = torch.float32
 
     def start(self, model: MultiTaskModel) -> None:
         """Begin to keep."""
+        self._dtype = model.bank.first_weight.dtype
         self._hook = model.trunk.register_forward_hook(self._keep)
 
     def gathered(self) -> Tensor:
-        """The samples kept, newest last: ``(n, H)``, ``n ≤ rows``.
+        """The samples kept, newest last: ``(n, H)``, ``n ≤ rows``, in the branches' dtype.
 
         Raises
         ------
@@ -41,7 +43,7 @@ class RecentShared:
                 "no shared representation was seen in this epoch, so heads cannot be refitted; train with the model "
                 "that was attached, or use refit_heads=False."
             )
-        return torch.cat(tuple(self._batches))[-self._rows :]
+        return torch.cat(tuple(self._batches))[-self._rows :].to(self._dtype)
 
     def reset(self) -> None:
         """Begin the next epoch."""

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.amp import GradScaler
 
 from ..model import MultiTaskModel
 from .align import check_alignable
@@ -198,7 +199,14 @@ class SelectiveSharing:
         """Whether ``end_epoch`` must be given validation losses."""
         return self.settings["validate_merges"] > 0 and not self.settled
 
-    def attach(self, model: MultiTaskModel, optimizer: Optimizers = None, *, epochs: int | None = None) -> Self:
+    def attach(
+        self,
+        model: MultiTaskModel,
+        optimizer: Optimizers = None,
+        *,
+        epochs: int | None = None,
+        scaler: GradScaler | None = None,
+    ) -> Self:
         """Begin to watch a model; returns ``self``.
 
         Parameters
@@ -210,6 +218,8 @@ class SelectiveSharing:
             without state.
         epochs
             How many epochs there will be in all, those before a resume included; for ``warmup="auto"``.
+        scaler
+            The gradient scaler, where one multiplies the losses (float16): what is captured is divided by it.
 
         Raises
         ------
@@ -233,7 +243,7 @@ class SelectiveSharing:
         self._lock.check(model.assignment)
         if not self.locked:
             self._check_enough(model.bank.branches)
-            self._start_watching(model, optimizers)
+            self._start_watching(model, optimizers, scaler)
         if self._mean_gradient is not None:
             self._mean_gradient.start(model)
         self._model, self._optimizers = model, optimizers
@@ -478,13 +488,15 @@ class SelectiveSharing:
                 f"min_cluster_size={self.settings['min_cluster_size']} need at least {needed}; lower them."
             )
 
-    def _start_watching(self, model: MultiTaskModel, optimizers: tuple[torch.optim.Optimizer, ...]) -> None:
+    def _start_watching(
+        self, model: MultiTaskModel, optimizers: tuple[torch.optim.Optimizer, ...], scaler: GradScaler | None
+    ) -> None:
         """Start what is needed until the lock."""
         if self._recent is not None and self.settings["merge"] != "best":
             check_alignable(model.bank)
         if not self._grouping.final:
             capture = make_capture(self.settings)
-            capture.start(model, optimizers)
+            capture.start(model, optimizers, scaler)
             self._capture = capture
         if self._recent is not None:
             self._recent.start(model)

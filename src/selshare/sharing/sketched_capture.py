@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.amp import GradScaler
 from torch.utils.hooks import RemovableHandle
 
 from ..kernels import SketchProjection, sketch_gradients
 from ..model import MultiTaskModel
 from ..model.lazy_gradient import factors_of
-from .capture import CAPTURES, Capture, GradientCapture, require_branches, require_gradient
+from .capture import CAPTURES, Capture, GradientCapture, require_branches, require_gradient, unscaled
 
 
 class SketchedCapture:
@@ -38,8 +39,11 @@ class SketchedCapture:
         self._projection: SketchProjection | None = None
         self._sketches: Tensor | None = None
         self._hook: RemovableHandle | None = None
+        self._scaler: GradScaler | None = None
 
-    def start(self, model: MultiTaskModel, optimizers: Sequence[torch.optim.Optimizer] = ()) -> None:
+    def start(
+        self, model: MultiTaskModel, optimizers: Sequence[torch.optim.Optimizer] = (), scaler: GradScaler | None = None
+    ) -> None:
         """Begin to sketch. The optimizers do not matter here.
 
         Raises
@@ -56,7 +60,7 @@ class SketchedCapture:
                 f"sketch_size is {self._size}, but the first layer of a branch has {outputs} outputs and the sketch "
                 "needs at least one number for each; raise sketch_size."
             )
-        self._model = model
+        self._model, self._scaler = model, scaler
         self._projection = SketchProjection(outputs, inputs, self._size, self._seed, dtype, weight.device)
         self._sketches = torch.zeros(len(weight), self._projection.size, dtype=dtype, device=weight.device)
         self._hook = weight.register_hook(self._accumulate)
@@ -78,7 +82,7 @@ class SketchedCapture:
         """Remove the hook and free the memory."""
         if self._hook is not None:
             self._hook.remove()
-        self._model = self._projection = self._sketches = self._hook = None
+        self._model = self._projection = self._sketches = self._hook = self._scaler = None
 
     def _accumulate(self, gradient: Tensor) -> None:
         """The hook: the sketch of one backward's gradient is added."""
@@ -86,6 +90,7 @@ class SketchedCapture:
         if not model.training:
             return
         require_branches(gradient, sketches)
+        gradient = unscaled(gradient, self._scaler)
         factors = factors_of(gradient)
         if factors is not None and len(factors.inputs) == 1 and factors.delta.dtype == sketches.dtype:
             # NaN is looked for once an epoch, when the sketches are embedded.
@@ -126,12 +131,14 @@ class WholeOrSketchedCapture:
         """Whether it keeps sketches, once started."""
         return isinstance(self._started(), SketchedCapture)
 
-    def start(self, model: MultiTaskModel, optimizers: Sequence[torch.optim.Optimizer] = ()) -> None:
+    def start(
+        self, model: MultiTaskModel, optimizers: Sequence[torch.optim.Optimizer] = (), scaler: GradScaler | None = None
+    ) -> None:
         """Choose, and begin; raises what the chosen capture raises."""
         weight = model.bank.first_weight
         whole = weight.numel() <= max(self._above, self._size * len(weight))
         capture: Capture = GradientCapture() if whole else SketchedCapture(self._size, self._seed)
-        capture.start(model, optimizers)
+        capture.start(model, optimizers, scaler)
         self._capture = capture
 
     def gradients(self) -> Tensor:

@@ -55,8 +55,10 @@ def as_loader(
     return DataLoader(data, batch_size, sampler=order, drop_last=lone_last)
 
 
-def to_device(batch: Any, device: torch.device) -> tuple[Tensor, Targets]:
+def to_device(batch: Any, device: torch.device, dtype: torch.dtype | None = None) -> tuple[Tensor, Targets]:
     """The inputs and targets of a loader's batch on ``device``; the host does not wait for a GPU.
+
+    Inputs that are floating numbers are converted to ``dtype``, where one is given.
 
     Raises
     ------
@@ -66,9 +68,12 @@ def to_device(batch: Any, device: torch.device) -> tuple[Tensor, Targets]:
     if not isinstance(batch, list | tuple) or len(batch) != 2:
         raise TypeError(f"a batch must be a pair (inputs, targets); the loader gave {type(batch).__name__}.")
     inputs, targets = batch
+    inputs = _moved(inputs, device)
+    if dtype is not None and inputs.is_floating_point():
+        inputs = inputs.to(dtype)
     if isinstance(targets, Mapping):
-        return _moved(inputs, device), {name: _moved(tensor, device) for name, tensor in targets.items()}
-    return _moved(inputs, device), _moved(targets, device)
+        return inputs, {name: _moved(tensor, device) for name, tensor in targets.items()}
+    return inputs, _moved(targets, device)
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:

@@ -41,11 +41,11 @@ def evaluate(model: MultiTaskModel, data: Data, batch_size: int = 512) -> Evalua
     The mode is put back after. Losses that compare samples with each other (ranking) see pairs within a batch, as in
     training; metrics see all samples.
     """
-    device = next(model.parameters()).device
+    first = next(model.parameters())
     was_training = model.training
     model.eval()
     try:
-        outputs, targets, losses, count = _run(model, data, batch_size, device)
+        outputs, targets, losses, count = _run(model, data, batch_size, first.device, first.dtype)
     finally:
         model.train(was_training)
     metrics = score(model.layout, outputs, targets)
@@ -55,13 +55,15 @@ def evaluate(model: MultiTaskModel, data: Data, batch_size: int = 512) -> Evalua
 
 
 @torch.no_grad()
-def _run(model: MultiTaskModel, data: Data, batch_size: int, device: torch.device) -> tuple[Tensor, ...]:
+def _run(
+    model: MultiTaskModel, data: Data, batch_size: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, ...]:
     """All outputs and packed targets on the CPU, and each task's mean loss and number of labels."""
     outputs, targets = [], []
     total = torch.zeros(len(model.tasks), dtype=torch.float64, device=device)
     count = torch.zeros_like(total)
     for batch in as_loader(data, batch_size, shuffle=False):
-        inputs, given = to_device(batch, device)
+        inputs, given = to_device(batch, device, dtype)
         outputs.append(model(inputs))
         targets.append(pack_targets(model.layout, given))
         losses = task_losses(model.layout, outputs[-1], targets[-1])

@@ -6,6 +6,7 @@ import copy
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from ..objectives import NonFiniteLoss, Objective, TaskLosses, check_finite_loss
 from ..optim import BankAdam
 from ..sharing import SelectiveSharing
 from .aggregation import Aggregator, aggregated_backward
+from .average import WeightAverage
 from .batches import Data, Targets, as_loader, to_device
 from .evaluation import Evaluation, evaluate
 from .history import EpochRecord, History
 from .metrics import higher_is_better
 from .progress import Progress
 from .resume import CheckpointFolder, random_states, restore_random_states
+from .update import Update
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -49,7 +52,22 @@ class Trainer:
         Puts the tasks' gradients of the trunk together in place of their sum, e.g. ``torchjd.aggregation.PCGrad()``;
         see :func:`selshare.training.aggregation.aggregated_backward`.
     scheduler
-        A learning-rate scheduler of the optimizer, stepped once an epoch.
+        A learning-rate scheduler of the optimizer.
+    scheduler_every
+        When it steps: after every ``"epoch"`` or every ``"step"``.
+    precision
+        ``None``: compute in the parameters' dtype (for float64 call ``model.double()`` first; inputs are converted).
+        ``"bfloat16"`` or ``"float16"``: autocast, the latter with a gradient scaler, see :class:`Update`. Captures are
+        of the unscaled gradients, in float32.
+    accumulate
+        Batches to a step.
+    clip_norm
+        Cut the gradients of a step down to this norm, all parameters together; not, when ``None``.
+    average
+        Decay of an exponential moving average of the weights, such as 0.999, which is then what is evaluated and kept;
+        none, when ``None``. It starts anew at every merge, see :class:`WeightAverage`.
+    compile
+        Compile forward, losses and backward with ``torch.compile``, each as one graph; anew when branches merge.
     batch_size
         For data given as a data set or tensors.
     seed
@@ -84,6 +102,12 @@ class Trainer:
         objectives: Sequence[Objective] = (),
         aggregator: Aggregator | None = None,
         scheduler: LRScheduler | None = None,
+        scheduler_every: str = "epoch",
+        precision: str | None = None,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        average: float | None = None,
+        compile: bool = False,
         batch_size: int = 64,
         seed: int = 0,
         select_by: str = "auto",
@@ -98,12 +122,30 @@ class Trainer:
             raise ValueError(f"select_by must be 'auto', 'loss' or 'metric'; it is {select_by!r}.")
         if on_nonfinite not in ("raise", "skip"):
             raise ValueError(f"on_nonfinite must be 'raise' or 'skip'; it is {on_nonfinite!r}.")
+        if scheduler_every not in ("epoch", "step"):
+            raise ValueError(f"scheduler_every must be 'epoch' or 'step'; it is {scheduler_every!r}.")
+        if aggregator is not None and (precision == "float16" or accumulate != 1):
+            raise ValueError(
+                "an aggregator puts gradients together itself, so losses can be neither scaled nor accumulated for it; "
+                "use precision=None or 'bfloat16' and accumulate=1."
+            )
+        if compile and (objectives or aggregator is not None or on_nonfinite == "skip"):
+            raise ValueError(
+                "compile=True takes the tasks' losses only, and does not look at values within a step; leave out "
+                "objectives, aggregator and on_nonfinite='skip', or compile."
+            )
         self.model = model
         self.optimizer = _built(optimizer, model)
         self.sharing = sharing
         self.objectives = tuple(objectives)
         self.aggregator = aggregator
         self.scheduler = scheduler
+        self.scheduler_every = scheduler_every
+        self._update = Update(
+            self.optimizer, self._device.type, precision=precision, accumulate=accumulate, clip_norm=clip_norm
+        )
+        self._average = None if average is None else WeightAverage(model, average)
+        self._loss = torch.compile(_loss, fullgraph=True) if compile else _loss
         self.batch_size = batch_size
         self.seed = seed
         self.callbacks = tuple(callbacks)
@@ -151,12 +193,14 @@ class Trainer:
         if saved is not None:
             history = self._load(saved, best)
         if self.sharing is not None:
-            self.sharing.attach(self.model, self.optimizer, epochs=epochs)
+            self.sharing.attach(self.model, self.optimizer, epochs=epochs, scaler=self._update.scaler)
         try:
             self._run(train, validation, epochs, history, best, None if saved is None else saved["random"])
         finally:
             if self.sharing is not None:
                 self.sharing.detach()
+        if validation is None and self._average is not None:
+            self._average.keep()
         history.best_epoch = best.restore(self.model)
         self.model.eval()
         return history
@@ -164,6 +208,20 @@ class Trainer:
     def evaluate(self, data: Data) -> Evaluation:
         """Loss and metrics on ``data``, see :func:`selshare.training.evaluation.evaluate`."""
         return evaluate(self.model, data)
+
+    @property
+    def _device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """What the model computes in, but for autocast."""
+        return next(self.model.parameters()).dtype
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """The averaged weights are in the model, if there are any."""
+        return nullcontext() if self._average is None else self._average.in_place()
 
     def _saved(self, resume: str | None) -> dict[str, Any] | None:
         """The state to go on from, checked against this Trainer's set-up."""
@@ -191,6 +249,7 @@ class Trainer:
             "tasks": list(self.model.layout.names),
             "optimizer": type(self.optimizer).__name__,
             "scheduler": None if self.scheduler is None else type(self.scheduler).__name__,
+            "average": self._average is not None,
             "sharing": self.sharing is not None,
             "objectives": [type(objective).__name__ for objective in self.objectives],
             "batch_size": self.batch_size,
@@ -204,6 +263,8 @@ class Trainer:
             "model": dict(self.model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "scaler": self._update.state_dict(),
+            "average": None if self._average is None else self._average.state_dict(),
             "sharing": None if self.sharing is None else self.sharing.state_dict(),
             "objectives": [_state_of(objective) for objective in self.objectives],
             "history": history.to_json(),
@@ -217,6 +278,9 @@ class Trainer:
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(saved["scheduler"])
+        self._update.load_state_dict(saved["scaler"])
+        if self._average is not None:
+            self._average.load_state_dict(saved["average"])
         history = History.from_json(saved["history"])
         if self.sharing is not None:
             self.sharing.load_state_dict(saved["sharing"])
@@ -246,7 +310,8 @@ class Trainer:
             for epoch in range(len(history.epochs) + 1, epochs + 1):
                 record = self._epoch(epoch, loader, validation, history, progress)
                 if validation is not None:
-                    best.offer(record, self.model)
+                    with self._averaged():
+                        best.offer(record, self.model)
                 if self.checkpoints is not None:
                     self.checkpoints.write(epoch, self._state(history, best, random_states(loader, order)))
                 for callback in self.callbacks:
@@ -263,17 +328,19 @@ class Trainer:
         result = None
         if self.sharing is not None and not self.sharing.settled:
             if self.sharing.needs_validation and validation is not None:
-                result = self.evaluate(validation)
+                result = self._evaluated(validation)
             event = self.sharing.end_epoch(None if result is None else result.losses)
             if event.merged or event.undone:
                 result = None  # of a model that is no more
+                if self._average is not None:
+                    self._average.restart()
             history.events.append(event)
             progress.event(event)
         shared = time.perf_counter()
-        if self.scheduler is not None:
+        if self.scheduler is not None and self.scheduler_every == "epoch":
             self.scheduler.step()
         if validation is not None and result is None:
-            result = self.evaluate(validation)
+            result = self._evaluated(validation)
         record = EpochRecord(
             epoch=epoch,
             train_loss=train_loss,
@@ -289,47 +356,63 @@ class Trainer:
         progress.epoch(record)
         return record
 
+    def _evaluated(self, validation: Data) -> Evaluation:
+        """:meth:`evaluate`, of the averaged weights if there are any."""
+        with self._averaged():
+            return self.evaluate(validation)
+
     def _train_epoch(self, loader: DataLoader[Any], progress: Progress, skipped: Counter[str]) -> float:
         """All steps of one epoch; the weighted sum of the tasks' mean losses. Counts what is ``skipped``."""
         self.model.train()
         self.model.reset_loss_record()
-        device = next(self.model.parameters()).device
         progress.start_epoch(loader)
+        self._update.begin_epoch(loader)
         steps, failure = 0, None
         for batch in loader:
-            inputs, targets = to_device(batch, device)
-            self.optimizer.zero_grad(set_to_none=True)
+            inputs, targets = to_device(batch, self._device, self._dtype)
+            self._update.begin_batch()
+            usable = True
             try:
                 self._backward(inputs, targets)
             except NonFiniteLoss as error:
                 if self.on_nonfinite == "raise":
                     raise
                 skipped.update(error.tasks)
-                failure = error
-            else:
-                self.optimizer.step()
-                steps += 1
+                failure, usable = error, False
+            steps += self._stepped(self._update.end_batch(usable=usable))
             progress.step()
+        steps += self._stepped(self._update.end_epoch())
         if failure is not None and steps == 0:
             raise failure
         return self._recorded_loss()
+
+    def _stepped(self, stepped: bool) -> bool:
+        """What follows a step, if one was taken."""
+        if stepped and self._average is not None:
+            self._average.update()
+        if stepped and self.scheduler is not None and self.scheduler_every == "step":
+            self.scheduler.step()
+        return stepped
 
     def _backward(self, inputs: Tensor, targets: Targets) -> None:
         """Gradients of the tasks' losses and the further objectives."""
         check = True if self.on_nonfinite == "skip" else None
         if not self.objectives and self.aggregator is None:
-            self.model.loss(self.model(inputs), targets, check=check).backward()
+            with self._update.autocast():
+                loss = self._loss(self.model, inputs, targets, check)
+            self._update.backward(loss)
             return
-        shared = self.model.shared(inputs)
-        outputs = self.model.outputs_from(shared)
-        loss = self.model.loss(outputs, targets, check=check)
-        packed = pack_targets(self.model.layout, targets, check=False)
-        terms = [objective(self.model, shared, outputs, packed) for objective in self.objectives]
-        further = torch.stack(terms).sum() if terms else None
+        with self._update.autocast():
+            shared = self.model.shared(inputs)
+            outputs = self.model.outputs_from(shared)
+            loss = self.model.loss(outputs, targets, check=check)
+            packed = pack_targets(self.model.layout, targets, check=False)
+            terms = [objective(self.model, shared, outputs, packed) for objective in self.objectives]
+            further = torch.stack(terms).sum() if terms else None
         if self.aggregator is not None:
             aggregated_backward(self.model, shared, outputs, loss, further, self.aggregator)
         else:
-            (loss if further is None else loss + further).backward()
+            self._update.backward(loss if further is None else loss + further)
 
     def _recorded_loss(self) -> float:
         """The epoch's training loss from the model's record, checked: on a GPU, steps do not look at values."""
@@ -373,6 +456,11 @@ class _Best:
         if self._epoch is not None:
             model.load_state_dict(self._state)
         return self._epoch
+
+
+def _loss(model: MultiTaskModel, inputs: Tensor, targets: Targets, check: bool | None) -> Tensor:
+    """Forward and losses of a batch; what is compiled."""
+    return model.loss(model(inputs), targets, check=check)
 
 
 def _built(optimizer: Optimizer | MakeOptimizer | None, model: MultiTaskModel) -> Optimizer:
