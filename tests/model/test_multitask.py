@@ -226,3 +226,18 @@ def test_numpy_in_numpy_out() -> None:
             if array is not None:
                 assert isinstance(array, np.ndarray)
                 np.testing.assert_allclose(array, tensor.numpy(), rtol=1e-6)
+
+
+def test_a_merged_state_loads_inside_another_module() -> None:
+    """As in a LightningModule: torch then does not call the model's own ``load_state_dict``."""
+    merged, fresh = (nn.ModuleDict({"inner": mixed_model()}) for _ in range(2))
+    shrink(merged["inner"])
+    fresh.load_state_dict(merged.state_dict())
+    inputs = torch.randn(5, 4)
+    torch.testing.assert_close(fresh["inner"](inputs), merged["inner"](inputs), rtol=0, atol=0)
+    fresh.load_state_dict(nn.ModuleDict({"inner": mixed_model()}).state_dict())
+    assert fresh["inner"].bank.branches == len(TASKS)
+    state = merged.state_dict()
+    state["inner.assignment"] = torch.zeros(len(TASKS), dtype=torch.int64)
+    with pytest.raises(ValueError, match="leave no branch without a task"):
+        fresh.load_state_dict(state)

@@ -78,6 +78,7 @@ class MultiTaskModel(nn.Module):
         for record in ("loss_sum", "loss_count"):
             self.register_buffer(record, torch.zeros(len(self.tasks), dtype=torch.float64), persistent=False)
         self._one_to_one = True
+        self.register_load_state_dict_post_hook(_assign_anew)  # type: ignore[no-untyped-call]  # torch's
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -233,15 +234,19 @@ class MultiTaskModel(nn.Module):
         """Number of trainable parameters of the live branches, heads not counted."""
         return sum(parameter.numel() for parameter in self.bank.parameters() if parameter.requires_grad)
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As in torch; the bank takes on the number of branches of the loaded state, merged or not."""
-        first = state_dict.get(f"bank.stacked.{self.bank._first_name}")
-        assignment = state_dict.get("assignment")
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        """As in torch, also inside another module; the bank takes on the number of branches of the loaded state."""
+        first = state_dict.get(f"{prefix}bank.stacked.{self.bank._first_name}")
+        assignment = state_dict.get(f"{prefix}assignment")
         if first is not None and assignment is not None:
             _check_assignment(assignment, len(self.tasks), len(first))
-        result = super().load_state_dict(state_dict, strict=strict, assign=assign)
-        self.reassign(self.assignment.clone())
-        return result
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _assign_anew(model: nn.Module, incompatible: object) -> None:
+    """After a state was loaded, perhaps of other merges: what follows from the assignment is made anew."""
+    assert isinstance(model, MultiTaskModel)
+    model.reassign(model.assignment.clone())
 
 
 def _check_assignment(assignment: Tensor, tasks: int, branches: int) -> None:
