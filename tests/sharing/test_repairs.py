@@ -11,6 +11,7 @@ from torch import nn
 from selshare.model import MultiTaskModel
 from selshare.optim import BankSGD
 from selshare.sharing import Clustering, SelectiveSharing, replay, trial
+from selshare.sharing.grouping import one_holds_most
 from selshare.tasks import Task
 from selshare.training import Trainer
 
@@ -284,6 +285,8 @@ def test_missing_validation_losses_are_an_error(given):
         ({"preset": "best"}, "unknown preset 'best'; choose from paper, default"),
         ({"merged_gradient": "max"}, "merged_gradient is 'sum' or 'mean', not 'max'"),
         ({"refit_heads": 1}, "refit_heads is True or False, not 1"),
+        ({"compose_branches": "yes"}, "compose_branches is True or False, not 'yes'"),
+        ({"centre": "always"}, "centre is True, False or 'auto', not 'always'"),
         ({"refit_rows": 0}, "refit_rows"),
         ({"group_epochs": -1}, "group_epochs"),
         ({"validate_merges": 0.5}, "validate_merges"),
@@ -295,16 +298,51 @@ def test_settings_of_the_repairs_are_checked(options, message):
         SelectiveSharing(**options)
 
 
-@pytest.mark.parametrize(("epochs", "merged_at"), [(1, 1), (6, 3), (30, 11), (90, 11), (None, 11)])
-def test_by_default_groups_merge_after_a_third_of_the_training(epochs, merged_at):
+@pytest.mark.parametrize(
+    ("epochs", "steps", "merged_at"),
+    [(1, 5, 1), (6, 5, 3), (90, None, 11), (90, 30, 11), (90, 25, 13), (36, 1, 13), (None, None, 11), (None, 20, 16)],
+)
+def test_by_default_groups_merge_when_the_network_has_learned_something(epochs, steps, merged_at):
     torch.manual_seed(0)
     model = MultiTaskModel(nn.Linear(8, 6), 6, (5, 4), [Task.binary(f"t{i}") for i in range(TASKS)])
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
-    sharing = SelectiveSharing().attach(model, optimizer, epochs=epochs)
+    sharing = SelectiveSharing().attach(model, optimizer, epochs=epochs, steps=steps)
     run(merged_at, sharing, model, optimizer)
     assert [event.epoch for event in sharing.events if event.merged] == [merged_at]
     assert model.tasks_by_branch() == ((0, 1, 2), (3, 4, 5))
     assert sharing.settings["refit_heads"] is True
+    assert sharing.settings["compose_branches"] is True
+
+
+def crowded(parted: float) -> torch.Tensor:
+    """Gradients of eight branches: two alike, and six that have much in common, in two groups that are ``parted``."""
+    gradients = torch.zeros(8, 16)
+    gradients[:, 0] = 1
+    gradients[:3, 1], gradients[3:6, 1], gradients[6:, 2] = parted, -parted, 1
+    for branch in range(8):
+        gradients[branch, 3 + branch] = 0.2 if branch < 6 else 0.02
+    return gradients.view(8, 2, 8)
+
+
+@pytest.mark.parametrize(
+    ("centre", "parted", "sizes"),
+    [(False, 0.15, [2, 6]), ("auto", 0.15, [2, 3, 3]), (True, 0.15, [2, 3, 3]), ("auto", 0.25, [2, 3, 3])],
+)
+def test_what_all_tasks_have_in_common_is_taken_out_where_it_drowns_their_groups(centre, parted, sizes):
+    torch.manual_seed(0)
+    model = MultiTaskModel(nn.Linear(8, 8), 8, (2, 3), [Task.binary(f"t{i}") for i in range(8)])
+    options = {"warmup": 1, "relative_error": 1e-6, "centre": centre}
+    sharing = SelectiveSharing(preset="paper", **options).attach(model, torch.optim.SGD(model.parameters(), lr=0.1))
+    (model.bank.first_weight * crowded(parted)).sum().backward()
+    event = sharing.end_epoch()
+    assert sorted(len(cluster) for cluster in event.clusters) == sizes
+
+
+def test_branches_left_alone_are_no_group_that_holds_most():
+    assert one_holds_most(torch.tensor([0, 0, 0, 1, 1]))
+    assert not one_holds_most(torch.tensor([0, 0, 0, 1, 1, 1]))
+    assert not one_holds_most(torch.tensor([0, 0, -1, -1, -1]))
+    assert not one_holds_most(torch.tensor([-1, -1, -1]))
 
 
 def test_what_is_chosen_wins_over_the_preset():

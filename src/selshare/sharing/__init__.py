@@ -2,6 +2,7 @@
 
 from .align import align
 from .capture import Capture, GradientCapture
+from .compose import compose
 from .criteria import CRITERIA, Clustering, ClusterSettings, Criterion
 from .embed import Embedding, embed
 from .events import SharingEvent
@@ -35,6 +36,7 @@ __all__ = [
     "SketchedCapture",
     "align",
     "apply",
+    "compose",
     "embed",
     "gradient_sum_from_displacement",
     "plan_merges",

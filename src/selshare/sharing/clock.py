@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Clock:
-    """Wall-clock seconds by stage."""
+    """Wall-clock seconds by stage, added up where a stage comes again."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -18,4 +18,4 @@ class Clock:
         """Time what is inside."""
         start = time.perf_counter()
         yield
-        self.seconds[name] = time.perf_counter() - start
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

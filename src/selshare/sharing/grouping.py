@@ -17,6 +17,7 @@ from torch import Tensor
 from .plan import NOISE
 
 AGREEMENT = 0.9
+LARGEST = 0.5
 
 
 @dataclass
@@ -92,6 +93,12 @@ class Grouping:
         self.labels = None if state["labels"] is None else tuple(state["labels"])
         self.agreed, self.seen = state["agreed"], state["seen"]
         self.final, self.earlier = state["final"], state["earlier"]
+
+
+def one_holds_most(labels: Tensor) -> bool:
+    """Whether one cluster of ``labels (G,)`` holds more than half of all branches."""
+    sizes = labels[labels != NOISE].bincount()
+    return bool(len(sizes)) and int(sizes.max()) > LARGEST * len(labels)
 
 
 def _agreement(one: tuple[int, ...], other: tuple[int, ...]) -> float:

@@ -11,14 +11,20 @@ from torch import Tensor
 from ..model import MultiTaskModel
 from ..model.bank import resize_stacked, stacked_tensors
 from .align import align
+from .compose import can_compose, compose
 from .plan import MergePlan
-from .refit import outputs_on, refit_heads, tasks_to_refit
+from .refit import FIRST_MOMENTS, outputs_on, refit_heads, tasks_to_refit
 
 Optimizers = torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None
 
 
 def apply(
-    plan: MergePlan, model: MultiTaskModel, optimizers: Optimizers = None, *, shared: Tensor | None = None
+    plan: MergePlan,
+    model: MultiTaskModel,
+    optimizers: Optimizers = None,
+    *,
+    shared: Tensor | None = None,
+    compose_branches: bool = False,
 ) -> None:
     """Merge the bank's branches in place, and with them the optimizers' state and the assignment.
 
@@ -43,7 +49,11 @@ def apply(
 
     With ``shared`` the merge preserves functions (*ours*): the heads of tasks whose branch changes are refitted to
     give on it what they gave before (:func:`~selshare.sharing.refit.refit_heads`), and under ``"mean"``, ``"max"``
-    and ``"min"`` hidden units are aligned first (:func:`~selshare.sharing.align.align`).
+    and ``"min"`` hidden units are aligned first (:func:`~selshare.sharing.align.align`). With ``compose_branches``
+    too, ``"best"`` makes the survivor anew of the hidden units of all its group
+    (:func:`~selshare.sharing.compose.compose`); its first moments in the optimizers are then set to zero, as they
+    point among the old units, and the other state is the survivor's own. Branches of other kinds than stacks of
+    Linear, activation and dropout layers have no units to be moved; of them the survivor stays as it is.
 
     Parameters
     ----------
@@ -55,6 +65,8 @@ def apply(
         One or several; ``None`` is right only for optimizers without state.
     shared
         ``(N, …)`` recent shared representations to refit heads on; heads are not touched when ``None``.
+    compose_branches
+        Whether survivors are composed of their group's units, with ``shared`` and under ``"best"``.
 
     Raises
     ------
@@ -72,12 +84,17 @@ def apply(
         )
     if not plan.changes:
         return
+    composed = False
     if shared is not None:
-        outputs, refitted = outputs_on(model, shared), tasks_to_refit(plan, model.assignment)
+        outputs = outputs_on(model, shared)
+        composed = compose_branches and plan.rule == "best" and can_compose(model.bank, shared)
+        refitted = tasks_to_refit(plan, model.assignment, changed_survivors=composed or plan.rule != "best")
         if plan.rule != "best":
             align(plan, model.bank, shared, every)
+        if composed:
+            compose(plan, model.bank, shared, _outputs_of_groups(plan, model, outputs))
     tensors = {name: _merged(tensor, plan, plan.rule) for name, tensor in stacked_tensors(model.bank).items()}
-    states = list(_moved_states(plan, model, every))
+    states = list(_moved_states(plan, model, every, forget=composed))
     assignment = plan.assignment_map().to(model.assignment.device)[model.assignment]
     resize_stacked(model.bank, tensors)
     for state, key, moved in states:
@@ -114,17 +131,34 @@ def as_optimizers(optimizers: Optimizers) -> tuple[torch.optim.Optimizer, ...]:
     return every
 
 
+def _outputs_of_groups(plan: MergePlan, model: MultiTaskModel, outputs: Tensor) -> list[Tensor]:
+    """The columns of ``outputs (N, output_width)`` of each group's tasks."""
+    members, columns = model.tasks_by_branch(), model.layout.output_slices
+    return [
+        torch.cat([outputs[:, columns[task]] for branch in group for task in members[branch]], dim=1)
+        for group in plan.groups
+    ]
+
+
 def _moved_states(
-    plan: MergePlan, model: MultiTaskModel, optimizers: Sequence[torch.optim.Optimizer]
+    plan: MergePlan, model: MultiTaskModel, optimizers: Sequence[torch.optim.Optimizer], *, forget: bool
 ) -> Iterable[tuple[dict[str, Any], str, Tensor]]:
-    """For each state tensor with a row per branch: the dictionary and key it lives under, and its new value."""
+    """For each state tensor with a row per branch: the dictionary and key it lives under, and its new value.
+
+    With ``forget`` the survivors' first moments are zero.
+    """
     rule = "mean" if plan.rule == "mean" else "best"
+    position = {branch: new for new, branch in enumerate(plan.kept())}
+    survivors = [position[survivor] for survivor in plan.survivors]
     for parameter in model.bank.parameters():
         for optimizer in optimizers:
             state = optimizer.state.get(parameter, {})
             for key, value in state.items():
                 if isinstance(value, Tensor) and value.ndim == parameter.ndim and len(value) == plan.branches:
-                    yield state, key, _merged(value, plan, rule)
+                    moved = _merged(value, plan, rule)
+                    if forget and key in FIRST_MOMENTS:
+                        moved[survivors] = 0
+                    yield state, key, moved
 
 
 def _merged(stacked: Tensor, plan: MergePlan, rule: str) -> Tensor:

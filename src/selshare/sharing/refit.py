@@ -20,18 +20,18 @@ RIDGE = 1e-4
 ELEMENTS = 2**25  # of the largest temporary, 256 MB in float64
 
 # Optimizer state that is a sum of past gradients, by the names torch gives it. It points where the old features led.
-_FIRST_MOMENTS = ("momentum_buffer", "exp_avg", "prev")
+FIRST_MOMENTS = ("momentum_buffer", "exp_avg", "prev")
 
 
-def tasks_to_refit(plan: MergePlan, assignment: Tensor) -> Tensor:
+def tasks_to_refit(plan: MergePlan, assignment: Tensor, *, changed_survivors: bool) -> Tensor:
     """Tasks whose branch a plan changes, ``(n,)`` int64 on the CPU, ascending.
 
-    Under ``"best"`` those are the tasks that move, under the other rules every task of a group.
+    Those are the tasks that move and, where survivors do not stay what they were, every task of a group.
     """
     changed = torch.zeros(plan.branches, dtype=torch.bool)
     for group, survivor in zip(plan.groups, plan.survivors, strict=True):
         changed[list(group)] = True
-        changed[survivor] = plan.rule != "best"
+        changed[survivor] = changed_survivors
     return changed[assignment.cpu()].nonzero().flatten()
 
 
@@ -155,7 +155,7 @@ def _forget(parameter: Tensor, rows: list[int], optimizers: Sequence[torch.optim
     """Zero the first moments of some rows."""
     for optimizer in optimizers:
         state = optimizer.state.get(parameter, {})
-        for name in _FIRST_MOMENTS:
+        for name in FIRST_MOMENTS:
             value = state.get(name)
             if isinstance(value, Tensor) and value.shape == parameter.shape:
                 value[rows] = 0

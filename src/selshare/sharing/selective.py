@@ -14,16 +14,16 @@ from ..model import MultiTaskModel
 from .align import check_alignable
 from .capture import Capture, make_capture
 from .clock import Clock
-from .criteria import ClusterSettings, Criterion, cluster_branches, find_criterion
+from .criteria import Clustering, ClusterSettings, Criterion, cluster_branches, find_criterion
 from .embed import Embedding, embed
 from .events import Names, SharingEvent
-from .grouping import Grouping
+from .grouping import Grouping, one_holds_most
 from .lock import Lock
 from .merge import Optimizers, apply, as_optimizers
 from .names import event_arrays, merged_names, names_by_branch, shared_groups, who
 from .plan import MergePlan, branch_losses, origins_of, plan_merges, plans_to
 from .recent import RecentShared
-from .settings import check_settings, resolve, warmup_epochs
+from .settings import AUTO, check_settings, resolve, warmup_epochs
 from .step_size import MeanGradient
 from .trial import Trial, barred, begin_trials, undo
 
@@ -78,13 +78,17 @@ class SelectiveSharing:
         ``selshare.sharing.settings.PRESETS`` has both.
     warmup
         Epochs before the first merge. In these, branches are captured, embedded and clustered as ever and the event
-        shows the clusters, but nothing merges and the lock's patience does not run. ``"auto"``: a third of the
-        training, at most 10 epochs; the Trainer tells how many there will be, ``attach(…, epochs=…)`` does in a loop
-        of your own, and 10 where nothing is told. (Paper: 0.)
+        shows the clusters, but nothing merges and the lock's patience does not run. ``"auto"``: ten epochs, or as
+        many as make 300 steps, but no more than a third of the training. The Trainer tells how many epochs there will
+        be and how many steps they have; in a loop of your own ``attach(…, epochs=…, steps=…)`` does. (Paper: 0.)
     refit_heads
         Refit the head of every task that changes its branch, in closed form, so that its outputs survive; for
         ``merge`` other than ``"best"`` hidden units are aligned first. (Paper: ``False``.) See
         :func:`selshare.sharing.apply`.
+    compose_branches
+        Make a merged branch anew of the hidden units of all its group, where ``merge`` is ``"best"`` and heads are
+        refitted: see :func:`selshare.sharing.compose`. Branches that are not stacks of Linear, activation and dropout
+        layers have no such units; of them the best stays as it is. (Paper: ``False``.)
     refit_rows
         On how many of the epoch's last training samples; their shared representations are held until the lock.
     merged_gradient
@@ -103,7 +107,10 @@ class SelectiveSharing:
         branches, heads and optimizer state are put back as they were, and its parts never merge again. The Trainer
         gives ``end_epoch`` the losses; so must a loop of your own. (Paper: 0.)
     centre
-        Take out what the branches' gradients have in common before they are clustered. (Paper: ``False``.)
+        Take out what the branches' gradients have in common before they are clustered: one-vs-rest tasks share most
+        of their labels. ``"auto"``: under the similarity criterion, only where without it a single group would hold
+        more than half of the branches, so that what they have in common has drowned what tells them apart.
+        (Paper: ``False``.)
 
     Attributes
     ----------
@@ -137,12 +144,13 @@ class SelectiveSharing:
         preset: str = "default",
         warmup: int | str | None = None,
         refit_heads: bool | None = None,
+        compose_branches: bool | None = None,
         refit_rows: int = 1024,
         merged_gradient: str | None = None,
         group_epochs: int | None = None,
         stable_epochs: int | None = None,
         validate_merges: int | None = None,
-        centre: bool | None = None,
+        centre: bool | str | None = None,
     ) -> None:
         name, self._criterion = find_criterion(criterion)
         chosen = {
@@ -161,6 +169,7 @@ class SelectiveSharing:
             "seed": seed,
             "warmup": warmup,
             "refit_heads": refit_heads,
+            "compose_branches": compose_branches,
             "refit_rows": refit_rows,
             "merged_gradient": merged_gradient,
             "group_epochs": group_epochs,
@@ -206,6 +215,7 @@ class SelectiveSharing:
         *,
         epochs: int | None = None,
         scaler: GradScaler | None = None,
+        steps: int | None = None,
     ) -> Self:
         """Begin to watch a model; returns ``self``.
 
@@ -220,6 +230,8 @@ class SelectiveSharing:
             How many epochs there will be in all, those before a resume included; for ``warmup="auto"``.
         scaler
             The gradient scaler, where one multiplies the losses (float16): what is captured is divided by it.
+        steps
+            How many steps an epoch has; for ``warmup="auto"``.
 
         Raises
         ------
@@ -239,7 +251,7 @@ class SelectiveSharing:
             raise TypeError(f"attach() takes a MultiTaskModel, not {type(model).__name__}.")
         optimizers = as_optimizers(optimizer)
         _check_left(self.plans, model)
-        self._warmup = warmup_epochs(self.settings["warmup"], epochs)
+        self._warmup = warmup_epochs(self.settings["warmup"], epochs, steps)
         self._lock.check(model.assignment)
         if not self.locked:
             self._check_enough(model.bank.branches)
@@ -418,25 +430,35 @@ class SelectiveSharing:
 
     def _group(self, model: MultiTaskModel, epoch: int, clock: Clock) -> dict[str, Any]:
         """Cluster what was captured, and remember it; the event's arrays."""
-        settings, capture = self.settings, self._capture
-        assert capture is not None
+        centre = self.settings["centre"]
+        assert self._capture is not None
         with clock.stage("capture"):
-            gradients = self._grouping.summed(capture.gradients())
+            gradients = self._grouping.summed(self._capture.gradients())
+        embedding, labels, clustering = self._clustered(gradients, model, epoch, centre is True, clock)
+        if centre == AUTO and self.settings["criterion"] == "similarity" and one_holds_most(labels):
+            embedding, labels, clustering = self._clustered(gradients, model, epoch, True, clock)
+        self._grouping.observe(labels, gradients, epoch)
+        return event_arrays(embedding, clustering)
+
+    def _clustered(
+        self, gradients: Tensor, model: MultiTaskModel, epoch: int, centre: bool, clock: Clock
+    ) -> tuple[Embedding, Tensor, Clustering | None]:
+        """Embed and cluster, with or without what the gradients have in common."""
+        settings = self.settings
         with clock.stage("embed"):
             embedding = embed(
                 gradients,
                 settings["embedding"],
                 relative_error=settings["relative_error"],
                 max_rank=settings["max_rank"],
-                centre=settings["centre"],
+                centre=centre,
                 names=[who(names) for names in names_by_branch(model)],
             )
             _check_any(embedding)
         with clock.stage("cluster"):
             told = self._cluster_settings(epoch)
             labels, clustering = cluster_branches(self._criterion, embedding, model.bank.branches, told)
-            self._grouping.observe(labels, gradients, epoch)
-        return event_arrays(embedding, clustering)
+        return embedding, labels, clustering
 
     def _due(self, epoch: int) -> bool:
         """Whether the groups found are to be merged at the end of this epoch."""
@@ -450,7 +472,8 @@ class SelectiveSharing:
             epochs = self.settings["validate_merges"]
             self._trials += begin_trials(plan, model, self._optimizers, validation, epochs, origins)
         shared = self._recent.gathered() if self._recent is not None and plan.changes else None
-        apply(plan, model, self._optimizers, shared=shared)
+        composing = self.settings["compose_branches"]
+        apply(plan, model, self._optimizers, shared=shared, compose_branches=composing)
         if plan.changes:
             self.plans.append(plan)
             self._grouping.restart()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,11 +11,12 @@ from .embed import check_method
 from .plan import check_rule
 
 AUTO = "auto"
-LATEST_AUTO = 10
+AUTO_EPOCHS, AUTO_STEPS = 10, 300
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "refit_heads": False,
+        "compose_branches": False,
         "merged_gradient": "sum",
         "group_epochs": 0,
         "stable_epochs": 0,
@@ -24,12 +26,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "default": {
         "refit_heads": True,
+        "compose_branches": True,
         "merged_gradient": "sum",
         "group_epochs": 1,
         "stable_epochs": 0,
         "warmup": AUTO,
         "validate_merges": 0,
-        "centre": False,
+        "centre": AUTO,
     },
 }
 """What the repairs are set to where a user leaves them at ``None``: as in the paper, or as the ablation chose."""
@@ -64,14 +67,15 @@ def resolve(preset: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     return {name: defaults.get(name) if value is None else value for name, value in chosen.items()}
 
 
-def warmup_epochs(warmup: int | str, epochs: int | None) -> int:
-    """Epochs before the first merge: as given, or for ``"auto"`` a third of all ``epochs``, at most 10.
+def warmup_epochs(warmup: int | str, epochs: int | None, steps: int | None) -> int:
+    """Epochs before the first merge: as given, or for ``"auto"`` 10, or as many as make 300 steps where that is more.
 
-    10 where it is not known how many there will be.
+    No more than a third of all ``epochs``. ``steps`` is the number of an epoch's steps; either may not be known.
     """
     if isinstance(warmup, int):
         return warmup
-    return LATEST_AUTO if epochs is None else min(LATEST_AUTO, epochs // 3)
+    enough = AUTO_EPOCHS if not steps else max(AUTO_EPOCHS, math.ceil(AUTO_STEPS / steps))
+    return enough if epochs is None else min(enough, epochs // 3)
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
@@ -83,9 +87,11 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     _check_choice(settings, "merged_gradient", ("sum", "mean"))
     if not 0.0 <= settings["relative_error"] < 1.0:
         raise ValueError(f"relative_error must be at least 0 and below 1; it is {settings['relative_error']}.")
-    for name in ("refit_heads", "centre"):
+    for name in ("refit_heads", "compose_branches"):
         if not isinstance(settings[name], bool):
             raise ValueError(f"{name} is True or False, not {settings[name]!r}.")
+    if not isinstance(settings["centre"], bool) and settings["centre"] != AUTO:
+        raise ValueError(f"centre is True, False or {AUTO!r}, not {settings['centre']!r}.")
     for name, lowest in _LEAST.items():
         value = settings[name]
         if (name, value) in (("max_rank", None), ("warmup", AUTO)):

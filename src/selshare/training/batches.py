@@ -7,7 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+)
 
 from ..data.task_mixture import TaskMixture
 
@@ -53,6 +61,12 @@ def as_loader(
         batches = BatchSampler(order, batch_size, drop_last=lone_last)
         return DataLoader(data, sampler=batches, batch_size=None)
     return DataLoader(data, batch_size, sampler=order, drop_last=lone_last)
+
+
+def steps_of(data: Data, batch_size: int) -> int | None:
+    """How many batches :func:`as_loader` makes of training data in an epoch; ``None`` where that is not known."""
+    loader = as_loader(data, batch_size, shuffle=True)
+    return None if isinstance(loader.dataset, IterableDataset) else len(loader)
 
 
 def to_device(batch: Any, device: torch.device, dtype: torch.dtype | None = None) -> tuple[Tensor, Targets]:

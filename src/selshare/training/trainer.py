@@ -22,7 +22,7 @@ from ..optim import BankAdam
 from ..sharing import SelectiveSharing
 from .aggregation import Aggregator, aggregated_backward
 from .average import WeightAverage
-from .batches import Data, Targets, as_loader, to_device
+from .batches import Data, Targets, as_loader, steps_of, to_device
 from .evaluation import Evaluation, evaluate
 from .history import EpochRecord, History
 from .metrics import higher_is_better
@@ -193,7 +193,9 @@ class Trainer:
         if saved is not None:
             history = self._load(saved, best)
         if self.sharing is not None:
-            self.sharing.attach(self.model, self.optimizer, epochs=epochs, scaler=self._update.scaler)
+            steps = steps_of(train, self.batch_size)
+            scaler = self._update.scaler
+            self.sharing.attach(self.model, self.optimizer, epochs=epochs, steps=steps, scaler=scaler)
         try:
             self._run(train, validation, epochs, history, best, None if saved is None else saved["random"])
         finally:
