@@ -112,32 +112,45 @@ def _capture(G: int, dtype: torch.dtype) -> Launch:
 HEADS, LIVE, FEATURES = 400, 40, 50  # one output each, on merged branches
 
 
-def _heads(operation: str, launch: Callable[[int], Launch], huge_size: int | None, *, forward: bool) -> Case:
+def _heads(
+    operation: str,
+    launch: Callable[[int, torch.dtype], Launch],
+    huge_size: int | None,
+    dtype: torch.dtype = torch.float32,
+    *,
+    forward: bool,
+) -> Case:
     """Heads that read their branch's features; the size is the batch. torch copies the features, or adds up copies."""
-    weights = HEADS * FEATURES
+    weights, bytes_ = HEADS * FEATURES, dtype.itemsize
 
     def least(samples: int) -> int:
-        return 4 * (LIVE * samples * FEATURES + weights + HEADS * samples) + 8 * HEADS
+        return bytes_ * (LIVE * samples * FEATURES + weights + HEADS * samples) + 8 * HEADS
 
     def separate(samples: int) -> int:
         copies = HEADS * samples * FEATURES
-        return least(samples) + 4 * (2 * copies if forward else 2 * copies + LIVE * samples * FEATURES)
+        return least(samples) + bytes_ * (2 * copies if forward else 2 * copies + LIVE * samples * FEATURES)
 
     return Case(
         operation,
-        f"{HEADS} heads on {LIVE} branches",
-        launch,
+        f"{HEADS} heads on {LIVE} branches{_input(dtype)}",
+        lambda samples: launch(samples, dtype),
         size=64,
         counted_size=64,
         huge_size=huge_size,
         least=least,
         flops=lambda samples: 2 * HEADS * samples * FEATURES,
         separate=separate,
+        arithmetic="tf32" if bytes_ == 2 else "fp32",
     )
 
 
-def _features(samples: int) -> Tensor:
-    return numbers(LIVE, samples, FEATURES)
+def _input(dtype: torch.dtype) -> str:
+    """What to say of an input that is not float32."""
+    return "" if dtype == torch.float32 else f", {str(dtype)[6:]} input"
+
+
+def _features(samples: int, dtype: torch.dtype) -> Tensor:
+    return numbers(LIVE, samples, FEATURES, dtype=dtype)
 
 
 def _source() -> Tensor:
@@ -145,39 +158,39 @@ def _source() -> Tensor:
     return torch.arange(HEADS) * 7 % LIVE
 
 
-def _forward(samples: int) -> Launch:
-    outputs = numbers(samples, HEADS, 1).transpose(0, 1)
-    return forward_launch(_features(samples), numbers(HEADS, 1, FEATURES), None, _source(), True, outputs)
+def _forward(samples: int, dtype: torch.dtype) -> Launch:
+    outputs = numbers(samples, HEADS, 1, dtype=dtype).transpose(0, 1)
+    weight = numbers(HEADS, 1, FEATURES, dtype=dtype)
+    return forward_launch(_features(samples, dtype), weight, None, _source(), True, outputs)
 
 
-def _backward(samples: int) -> Launch:
-    delta = numbers(samples, HEADS, 1).transpose(0, 1)
-    features = _features(samples)
-    return backward_launch(delta, features, numbers(HEADS, 1, FEATURES), _source(), False, features)
+def _backward(samples: int, dtype: torch.dtype) -> Launch:
+    delta = numbers(samples, HEADS, 1, dtype=dtype).transpose(0, 1)
+    features = _features(samples, dtype)
+    return backward_launch(delta, features, numbers(HEADS, 1, FEATURES, dtype=dtype), _source(), False, features)
 
 
-def _head_gradient(samples: int) -> Launch:
-    delta = numbers(samples, HEADS, 1).transpose(0, 1)
-    return gradient_launch(
-        delta, _features(samples), numbers(HEADS, 1, FEATURES), source=_source(), rectify=True, overwrite=True
-    )
+def _head_gradient(samples: int, dtype: torch.dtype) -> Launch:
+    delta = numbers(samples, HEADS, 1, dtype=dtype).transpose(0, 1)
+    gradient = numbers(HEADS, 1, FEATURES, dtype=dtype)
+    return gradient_launch(delta, _features(samples, dtype), gradient, source=_source(), rectify=True, overwrite=True)
 
 
 SKETCH = 10 * O  # numbers for each branch
 
 
-def _sketch() -> Case:
+def _sketch(dtype: torch.dtype = torch.float32) -> Case:
     """torch orders δ by outputs for a batched product, then adds its result."""
     return Case(
         "sketch_gradients",
-        "",
-        lambda G: sketch_launch(numbers(G, B, O), numbers(B, SKETCH), numbers(G, SKETCH), scale=1.0),
+        _input(dtype)[2:],
+        lambda G: sketch_launch(numbers(G, B, O, dtype=dtype), numbers(B, SKETCH), numbers(G, SKETCH), scale=1.0),
         size=1000,
         counted_size=100,
         huge_size=2_200_000,
-        least=lambda G: 4 * (G * B * O + B * SKETCH + 2 * G * SKETCH),
+        least=lambda G: dtype.itemsize * G * B * O + 4 * (B * SKETCH + 2 * G * SKETCH),
         flops=lambda G: 2 * G * B * SKETCH,
-        separate=lambda G: 4 * (3 * G * B * O + B * SKETCH + 4 * G * SKETCH),
+        separate=lambda G: dtype.itemsize * G * B * O + 4 * (2 * G * B * O + B * SKETCH + 4 * G * SKETCH),
     )
 
 
@@ -198,7 +211,7 @@ def _gram(rows: int, columns: int, dtype: torch.dtype, huge_size: int | None) ->
         huge_size=huge_size,
         least=lambda G: G * (dtype.itemsize * rows * columns + 8 * rows * rows),
         flops=lambda G: 2 * G * tiles * tile * tile * columns,
-        separate=lambda G: G * ((8 if dtype == FP64 else 20) * rows * columns + 8 * rows * rows),
+        separate=lambda G: G * ((8 if dtype == FP64 else 16 + dtype.itemsize) * rows * columns + 8 * rows * rows),
         arithmetic="fp64 tensor",
     )
 
@@ -226,23 +239,23 @@ def _joint_gram(rows: int, columns: int) -> Case:
     )
 
 
-def _project(rows: int, columns: int, rank: int) -> Case:
+def _project(rows: int, columns: int, rank: int, dtype: torch.dtype = torch.float32) -> Case:
     """Unfoldings on their leading directions; torch converts to float64 and back."""
 
     def launch(G: int) -> Launch:
         basis = numbers(G, rows, rank, dtype=FP64)
-        return project_launch(basis, numbers(G, rows, columns), numbers(G, rank, columns))
+        return project_launch(basis, numbers(G, rows, columns, dtype=dtype), numbers(G, rank, columns))
 
     return Case(
         "project_matrices",
-        f"{rows} × {columns} on {rank}",
+        f"{rows} × {columns} on {rank}{_input(dtype)}",
         launch,
         size=2000,
         counted_size=30,
         huge_size=90_000,
-        least=lambda G: 4 * G * (rows * columns + 2 * rows * rank + rank * columns),
+        least=lambda G: G * (dtype.itemsize * rows * columns + 8 * rows * rank + 4 * rank * columns),
         flops=lambda G: 2 * G * -(-rows // 16) * 16 * columns * max(16, rank),
-        separate=lambda G: 4 * G * (5 * rows * columns + 2 * rows * rank + 5 * rank * columns),
+        separate=lambda G: G * ((16 + dtype.itemsize) * rows * columns + 8 * rows * rank + 20 * rank * columns),
         arithmetic="fp64 tensor",
     )
 
@@ -303,14 +316,21 @@ CASES = [
     _gradient("fused_adam_step, bfloat16 input", 8, 11, lambda G: _adam(G, delta(G, BF16), BF16), half=True),
     _gradient("fused_adam_step, float16 input", 8, 11, lambda G: _adam(G, delta(G, FP16), FP16), half=True),
     _sketch(),
+    _sketch(BF16),
     _heads("stacked_linear", _forward, 12_000_000, forward=True),
     _heads("stacked_linear_backward", _backward, 12_000_000, forward=False),
     _heads("weight_gradient", _head_gradient, None, forward=True),
+    _heads("stacked_linear", _forward, None, BF16, forward=True),
+    _heads("stacked_linear_backward", _backward, None, BF16, forward=False),
+    _heads("weight_gradient", _head_gradient, None, BF16, forward=True),
+    _heads("stacked_linear", _forward, None, FP16, forward=True),
     _gram(10, 3000, torch.float32, 80_000),
+    _gram(10, 3000, BF16, None),
     _gram(80, 300, torch.float32, None),
     _gram(80, 300, FP64, None),
     _joint_gram(300, 30_000),
     _project(80, 300, 8),
+    _project(80, 300, 8, BF16),
     _distances("core_distances", False, _cores, 2),
     _distances("core_distances", True, _cores, 2),
     _distances("mutual_reachability", False, _reachability, 5, matrix=True),

@@ -6,12 +6,18 @@ import torch
 from torch import Tensor
 
 FLOATS = (torch.float32, torch.float64)
+HALVES = (torch.float16, torch.bfloat16)
 
 
-def require_float(tensor: Tensor, what: str) -> None:
-    """Raise ``TypeError`` unless ``tensor`` is float32 or float64."""
-    if tensor.dtype not in FLOATS:
+def require_float(tensor: Tensor, what: str, *, halves: bool = False) -> None:
+    """Raise ``TypeError`` unless ``tensor`` is float32 or float64, or (``halves``) float16 or bfloat16."""
+    if tensor.dtype not in FLOATS and not (halves and tensor.dtype in HALVES):
         raise TypeError(f"{what} has dtype {tensor.dtype}; convert it to float32 or float64.")
+
+
+def sums_of(dtype: torch.dtype) -> torch.dtype:
+    """What numbers of ``dtype`` are added up in: float32 where they are float16 or bfloat16, else ``dtype``."""
+    return torch.float32 if dtype in HALVES else dtype
 
 
 def require_dimensions(tensor: Tensor, shape: str, what: str) -> None:

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch import Launch, index_type
+from .launch import Launch, index_type, product_precision, sums_type
 
 
 def gradient_launch(
@@ -43,7 +43,7 @@ def gradient_launch(
     delta, shared, scale, rectify
         ``(G, B, O)``; ``(B, H)`` or ``(S, B, H)``; see :func:`selshare.kernels.fused_sgd_step`.
     accumulator
-        ``(G, O, H)``, contiguous: ``+= g``, or ``= g`` with ``overwrite``.
+        ``(G, O, H)``, contiguous: ``+= g``, or ``= g`` with ``overwrite``, of half precision only then.
     source
         ``(G,)`` int64: which of the S inputs each layer reads; ``None``: its own.
     weight, first, second
@@ -91,8 +91,8 @@ def gradient_launch(
             block_b * delta.stride(1),
             block_b * shared.stride(-2) + block_h * shared.stride(-1),
         ),
-        # TF32 holds every float16 and bfloat16, so that their products are exact in it.
-        "PRECISION": "tf32" if delta.dtype in (torch.float16, torch.bfloat16) else "ieee",
+        "SUMS": sums_type(state.dtype),
+        "PRECISION": product_precision(delta.dtype),
         "BLOCK_R": block_r,
         "BLOCK_H": block_h,
         "BLOCK_B": block_b,
@@ -147,13 +147,14 @@ def _consume_gradient(
     RECTIFY: tl.constexpr,
     ACROSS_BRANCHES: tl.constexpr,
     INDEX: tl.constexpr,
+    SUMS: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_B: tl.constexpr,
     UNIT: tl.constexpr,
 ):
-    dtype: tl.constexpr = accumulator.dtype.element_ty if accumulator is not None else weight.dtype.element_ty
+    dtype: tl.constexpr = SUMS
     width = units * UNIT
     across, tile = tl.cdiv(width, BLOCK_H), tl.program_id(0)
     down = tl.cdiv(rows, BLOCK_R)
@@ -182,9 +183,10 @@ def _consume_gradient(
         has_sample, far = b < samples - start, tl.cast(start, tl.int64)
         d = tl.load(delta + far * delta_sample + delta_place, has_row[:, None] & has_sample[None, :], other=0.0)
         a = tl.load(shared + far * shared_sample + shared_place, has_sample[:, None] & has_column[None, :], other=0.0)
+        d, a = d.to(dtype), a.to(dtype)
         if RECTIFY:
             a = tl.where(a < 0, 0.0, a)
-        gradient = tl.dot(d.to(dtype), a.to(dtype), gradient, input_precision=PRECISION, out_dtype=dtype)
+        gradient = tl.dot(d, a, gradient, input_precision=PRECISION, out_dtype=dtype)
     gradient *= tl.full((), scale, dtype)
 
     # What becomes of it.

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 import triton.language as tl
 
+from .checks import HALVES
+
 MOST_REGISTERS = 168
 """Of a thread, where the assembler left alone takes fewer, to hold more blocks at once, and spills: three of 128."""
 
@@ -70,6 +72,19 @@ class Launch:
 
     def _start(self) -> None:
         self.kernel[(self.programs,)](**self.arguments, **self.options)
+
+
+def sums_type(dtype: torch.dtype) -> Any:
+    """The type that numbers of ``dtype`` are added up in: float32, or float64 for float64."""
+    return tl.float64 if dtype == torch.float64 else tl.float32
+
+
+def product_precision(dtype: torch.dtype) -> str:
+    """How ``tl.dot`` multiplies numbers of ``dtype`` made float32 or float64, exactly in any case.
+
+    TF32 holds every float16 and bfloat16.
+    """
+    return "tf32" if dtype in HALVES else "ieee"
 
 
 def index_type(*extents: int) -> Any:

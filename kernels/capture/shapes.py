@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
-from ..checks import require_dimensions, require_float
-
-HALVES = (torch.float16, torch.bfloat16)
+from ..checks import require_dimensions, require_float, sums_of
 
 
 def require_bank_shapes(delta: Tensor, shared: Tensor, state: Mapping[str, Tensor]) -> None:
@@ -25,9 +22,8 @@ def require_bank_shapes(delta: Tensor, shared: Tensor, state: Mapping[str, Tenso
     require_dimensions(delta, "(G, B, O)", "delta")
     if shared.ndim not in (2, 3):
         raise ValueError(f"shared must have shape (B, H) or (G, B, H); it has shape {tuple(shared.shape)}.")
-    if delta.dtype not in HALVES:
-        require_float(delta, "delta")
-    kept = torch.float32 if delta.dtype in HALVES else delta.dtype
+    require_float(delta, "delta", halves=True)
+    kept = sums_of(delta.dtype)
     branches, samples, outputs = delta.shape
     leading = (branches, samples) if shared.ndim == 3 else (samples,)
     if shared.shape[:-1] != leading:

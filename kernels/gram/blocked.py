@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..checks import sums_of
+
 _PIECE = 1 << 20  # numbers converted at a time: 8 MiB of float64
 _TILE = 512  # rows of a tile; of the tiles above the diagonal none is computed
 
@@ -25,7 +27,8 @@ def gram_matrices(matrices: Tensor) -> Tensor:
 
 def project_matrices(basis: Tensor, matrices: Tensor) -> Tensor:
     """See :func:`selshare.kernels.gram.project_matrices`."""
-    result = matrices.new_empty(len(matrices), basis.shape[2], matrices.shape[2])
+    shape = len(matrices), basis.shape[2], matrices.shape[2]
+    result = matrices.new_empty(shape, dtype=sums_of(matrices.dtype))
     step = max(1, _PIECE // max(1, matrices.shape[1]))
     for turned, matrix, there in zip(basis.mT, matrices, result, strict=True):
         for piece, place in zip(matrix.split(step, dim=1), there.split(step, dim=1), strict=True):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..checks import sums_of
+
 
 def gram_matrices(matrices: Tensor) -> Tensor:
     """See :func:`selshare.kernels.gram.gram_matrices`."""
@@ -13,4 +15,4 @@ def gram_matrices(matrices: Tensor) -> Tensor:
 
 def project_matrices(basis: Tensor, matrices: Tensor) -> Tensor:
     """See :func:`selshare.kernels.gram.project_matrices`."""
-    return (basis.mT @ matrices.double()).to(matrices.dtype).contiguous()
+    return (basis.mT @ matrices.double()).to(sums_of(matrices.dtype)).contiguous()

@@ -1,7 +1,7 @@
 """Triton: float64 sums in registers, straight from float32, half or float64 numbers; nothing is copied or converted.
 
 A Gram matrix is formed by tiles on and below the diagonal. Where there are too few of them to fill a GPU, programs
-share the columns, and their parts are added in a fixed order.
+share the columns, and their parts, of which only that much is written, are added in a fixed order.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..checks import sums_of
 from ..launch import MOST_REGISTERS, Launch, index_type
 
 BLOCK_N, WARPS = 32, 4
@@ -25,15 +26,24 @@ def gram_matrices(matrices: Tensor) -> Tensor:
         return matrices.new_zeros(count, rows, rows, dtype=torch.float64)
     parts = matrices.new_empty(shares(count, rows, columns), count, rows, rows, dtype=torch.float64)
     gram_launch(matrices, parts).run()
-    return parts[0] if len(parts) == 1 else parts.sum(0)
+    return whole(parts)
 
 
 def project_matrices(basis: Tensor, matrices: Tensor) -> Tensor:
     """See :func:`selshare.kernels.gram.project_matrices`."""
-    result = matrices.new_empty(len(matrices), basis.shape[2], matrices.shape[2])
+    shape = len(matrices), basis.shape[2], matrices.shape[2]
+    result = matrices.new_empty(shape, dtype=sums_of(matrices.dtype))
     if result.numel():
         project_launch(basis, matrices, result).run()
     return result
+
+
+def whole(parts: Tensor) -> Tensor:
+    """The sum of all parts. Where there are several, what is above the diagonal was not written."""
+    if len(parts) == 1:
+        return parts[0]
+    lower = parts.sum(0).tril()
+    return lower + lower.tril(-1).mT
 
 
 def shares(count: int, rows: int, columns: int) -> int:
@@ -49,7 +59,10 @@ def gram_tile(rows: int) -> int:
 
 
 def gram_launch(matrices: Tensor, parts: Tensor) -> Launch:
-    """One program for each matrix, tile and share of the columns; ``parts (shares, N, m, m)`` float64 are written."""
+    """One program for each matrix, tile and share of the columns.
+
+    What is written into ``parts (shares, N, m, m)``, float64, :func:`whole` makes one.
+    """
     count, rows, columns = matrices.shape
     tile = gram_tile(rows)
     down = triton.cdiv(rows, tile)
@@ -65,6 +78,7 @@ def gram_launch(matrices: Tensor, parts: Tensor) -> Launch:
         "stride_row": matrices.stride(1),
         "stride_column": matrices.stride(2),
         "INDEX": index_type(tile * matrices.stride(1) + BLOCK_N * matrices.stride(2), tile * (rows + 1)),
+        "MIRROR": len(parts) == 1,
         "TILE": tile,
         "BLOCK_N": BLOCK_N,
     }
@@ -116,6 +130,7 @@ def _gram(
     stride_row,
     stride_column,
     INDEX: tl.constexpr,
+    MIRROR: tl.constexpr,
     TILE: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
@@ -146,9 +161,10 @@ def _gram(
     exists = has_row[:, None] & has_other[None, :]
     here = row.to(tl.int64) * rows + other
     tl.store(parts + here + ((m * rows)[:, None] + m[None, :]), total, exists)
-    if row != other:  # the mirror image above the diagonal
-        here = other.to(tl.int64) * rows + row
-        tl.store(parts + here + ((m * rows)[None, :] + m[:, None]), total, exists)
+    if MIRROR:  # noqa: SIM102 -- decided by the compiler, the next one by the program
+        if row != other:  # the mirror image above the diagonal
+            here = other.to(tl.int64) * rows + row
+            tl.store(parts + here + ((m * rows)[None, :] + m[:, None]), total, exists)
 
 
 @triton.jit

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..backend import register, select
-from ..checks import require_finite, require_float
+from ..checks import require_finite, require_float, sums_of
 from .result import JointTensorTrain
 
 __all__ = ["JointTensorTrain", "joint_tt_svd"]
@@ -42,6 +42,7 @@ def joint_tt_svd(
     ----------
     tensors
         ``(G, N)`` or ``(G, …)`` with N values per branch, float32 or float64; any strides.
+        float16 and bfloat16 are copied to float32 first.
     modes
         ``(n₁, …, n_d)`` with product N. One mode is an SVD of the stack, without inner ranks.
     max_rank
@@ -78,12 +79,12 @@ def joint_tt_svd(
     Raises
     ------
     TypeError
-        For a dtype other than float32 and float64.
+        For a dtype that is not a floating-point one.
     ValueError
         For no branches, modes that do not multiply to N, a rank below 1, a relative error outside [0, 1), or NaN or
         Inf in a branch, which is named.
     """
-    require_float(tensors, "tensors")
+    require_float(tensors, "tensors", halves=True)
     sides = tuple(int(mode) for mode in modes)
     stack = _stacked(tensors, sides)
     caps = _caps(max_rank, len(sides))
@@ -117,7 +118,7 @@ def _stacked(tensors: Tensor, modes: tuple[int, ...]) -> Tensor:
             f"modes {modes} multiply to {prod(modes)}, but each branch of tensors {tuple(tensors.shape)} holds "
             f"{values} values; pad them with zeros (fold_gradients does) or give other modes."
         )
-    return tensors.detach().reshape(len(tensors), values).contiguous()
+    return tensors.detach().to(sums_of(tensors.dtype)).reshape(len(tensors), values).contiguous()
 
 
 def _caps(max_rank: int | Sequence[int] | None, dimensions: int) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..backend import register, select
+from ..checks import sums_of
 from .points import checked
 
 register("core_distances", __package__, ("triton", "native", "numba", "reference"))
@@ -17,7 +18,8 @@ def core_distances(points: Tensor, k: int, *, metric: str = "euclidean") -> Tens
     Parameters
     ----------
     points
-        (n, d) float32 or float64; with ``metric="precomputed"`` the (n, n) distances themselves.
+        (n, d) float32, float64, float16 or bfloat16, read as float64; with ``metric="precomputed"`` the (n, n)
+        distances themselves.
     k
         1 … n - 1. Counts other points only, as ``min_samples`` does in ``hdbscan`` 0.8.30 and later.
     metric
@@ -27,7 +29,7 @@ def core_distances(points: Tensor, k: int, *, metric: str = "euclidean") -> Tens
     Returns
     -------
     Tensor
-        (n,) of the dtype of ``points``, computed in float64. Time O(n²·d).
+        (n,) of the dtype of ``points`` (float32 for half precision), computed in float64. Time O(n²·d).
 
     Raises
     ------
@@ -36,7 +38,7 @@ def core_distances(points: Tensor, k: int, *, metric: str = "euclidean") -> Tens
     """
     ready = checked(points, k, metric)
     cores: Tensor = select("core_distances", points.device)(ready, k)
-    return ready.roots(cores).to(points.dtype)
+    return ready.roots(cores).to(sums_of(points.dtype))
 
 
 def mutual_reachability(points: Tensor, k: int, *, metric: str = "euclidean") -> Tensor:
@@ -48,8 +50,9 @@ def mutual_reachability(points: Tensor, k: int, *, metric: str = "euclidean") ->
     Returns
     -------
     Tensor
-        (n, n) of the dtype of ``points``, symmetric, computed in float64. Time O(n²·d), memory O(n²).
+        (n, n) of the dtype of ``points`` (float32 for half precision), symmetric, computed in float64. Time
+        O(n²·d), memory O(n²).
     """
     ready = checked(points, k, metric)
     matrix: Tensor = select("mutual_reachability", points.device)(ready, k)
-    return ready.roots(matrix).to(points.dtype)
+    return ready.roots(matrix).to(sums_of(points.dtype))

@@ -67,7 +67,7 @@ def checked(points: Tensor, k: int, metric: str) -> Points:
     Raises
     ------
     TypeError
-        If ``points`` is not float32 or float64, or ``k`` is not an integer.
+        If ``points`` are not floating-point numbers, or ``k`` is not an integer.
     ValueError
         If ``points`` is not (n, d), holds NaN or Inf (the row is named as "branch"), ``metric`` is unknown, ``k`` is
         not within 1 … n - 1, or given distances are not square, symmetric and non-negative.
@@ -75,7 +75,7 @@ def checked(points: Tensor, k: int, metric: str) -> Points:
     what = "distances" if metric == "precomputed" else "points"
     if metric not in METRICS:
         raise ValueError(f"metric is {metric!r}; choose from {', '.join(METRICS)}.")
-    require_float(points, what)
+    require_float(points, what, halves=True)
     require_dimensions(points, "(n, d)", what)
     require_finite(points, what)
     if isinstance(k, bool) or not isinstance(k, int):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..backend import register, select
 from ..changes import mark_changed
-from ..checks import require_dimensions, require_finite, require_float
+from ..checks import require_dimensions, require_finite, require_float, sums_of
 from .projection import SketchProjection
 
 __all__ = ["SketchProjection", "sketch_gradients"]
@@ -34,7 +34,8 @@ def sketch_gradients(
     Parameters
     ----------
     delta : (G, B, O), float32 or float64
-        The derivative of the loss by the layer's output, branch by branch. Any strides.
+        The derivative of the loss by the layer's output, branch by branch. Any strides. ``delta`` and ``shared`` may
+        be float16 or bfloat16 beside a float32 accumulator and projection: products and sums are float32 then.
     shared : (B, H)
         The layer's input, one for all branches.
     accumulator : (G, k), contiguous, k = ``projection.size``
@@ -66,7 +67,7 @@ def sketch_gradients(
     Raises
     ------
     TypeError
-        Where a tensor is neither float32 nor float64, or dtypes or devices differ.
+        Where dtypes or devices do not fit.
     ValueError
         Where shapes do not fit, the accumulator is not contiguous, or (``check_finite``) an input holds NaN or Inf.
     """
@@ -86,7 +87,7 @@ def _require_shapes(delta: Tensor, shared: Tensor, accumulator: Tensor, projecti
     """Each tensor fits the projection and the others."""
     require_dimensions(delta, "(G, B, O)", "delta")
     require_dimensions(shared, "(B, H)", "shared")
-    require_float(delta, "delta")
+    require_float(delta, "delta", halves=True)
     branches, samples, outputs = delta.shape
     if (outputs, shared.shape[1]) != (projection.outputs, projection.inputs):
         raise ValueError(
@@ -103,7 +104,9 @@ def _require_shapes(delta: Tensor, shared: Tensor, accumulator: Tensor, projecti
     if not accumulator.is_contiguous():
         raise ValueError("accumulator is changed in place and must be contiguous; call .contiguous() on it first.")
     for name, tensor in {"shared": shared, "accumulator": accumulator, "projection": projection.directions}.items():
-        if tensor.dtype != delta.dtype or tensor.device != delta.device:
+        wanted = delta.dtype if name == "shared" else sums_of(delta.dtype)
+        if tensor.dtype != wanted or tensor.device != delta.device:
             raise TypeError(
-                f"{name} is {tensor.dtype} on {tensor.device}, delta {delta.dtype} on {delta.device}; convert one."
+                f"{name} is {tensor.dtype} on {tensor.device}, delta {delta.dtype} on {delta.device}; {name} must be "
+                f"{wanted} there."
             )

@@ -11,7 +11,8 @@ from selshare import _native
 def sketch_gradients(delta: Tensor, shared: Tensor, accumulator: Tensor, directions: Tensor, *, scale: float) -> None:
     """See :func:`selshare.kernels.sketch_gradients`."""
     branches, samples, outputs = delta.shape
-    projected = shared @ directions.T
+    delta = delta.to(accumulator.dtype)
+    projected = shared.to(accumulator.dtype) @ directions.T
     add = _native.sketch_gradients_f32 if delta.dtype == torch.float32 else _native.sketch_gradients_f64
     add(
         delta.data_ptr(),

@@ -8,5 +8,6 @@ from torch import Tensor
 
 def sketch_gradients(delta: Tensor, shared: Tensor, accumulator: Tensor, directions: Tensor, *, scale: float) -> None:
     """``accumulator[g, j·O + o] += scale · Σ_b delta[g, b, o] · ⟨directions[j·O + o], shared[b]⟩``."""
-    projected = (shared @ directions.T).reshape(len(shared), -1, delta.shape[2])
-    accumulator.add_(torch.einsum("gbo,bjo->gjo", delta, projected).reshape(accumulator.shape), alpha=scale)
+    dtype = accumulator.dtype
+    projected = (shared.to(dtype) @ directions.T).reshape(len(shared), -1, delta.shape[2])
+    accumulator.add_(torch.einsum("gbo,bjo->gjo", delta.to(dtype), projected).reshape(accumulator.shape), alpha=scale)

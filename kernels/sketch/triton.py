@@ -14,7 +14,7 @@ UNROLL = 4
 
 def sketch_gradients(delta: Tensor, shared: Tensor, accumulator: Tensor, directions: Tensor, *, scale: float) -> None:
     """See :func:`selshare.kernels.sketch_gradients`."""
-    sketch_launch(delta, shared @ directions.T, accumulator, scale=scale).run()
+    sketch_launch(delta, shared.to(directions.dtype) @ directions.T, accumulator, scale=scale).run()
 
 
 def sketch_launch(delta: Tensor, projected: Tensor, accumulator: Tensor, *, scale: float) -> Launch:
@@ -80,6 +80,7 @@ def _sketch(
         for step in tl.static_range(UNROLL):
             sample = tl.full((1, 1), start + step, tl.int64)
             d = tl.load(delta + sample * delta_sample + delta_place, has_delta & (sample < samples), other=0.0)
+            d = d.to(dtype)
             p = tl.load(
                 projected + sample * projected_sample + projected_place, has_projected & (sample < samples), other=0.0
             )

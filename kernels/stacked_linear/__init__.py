@@ -33,7 +33,8 @@ def stacked_linear(
     Parameters
     ----------
     inputs : (S, B, I), float32 or float64
-        Any strides. ``S`` is 1 where all layers read the same input.
+        Any strides. ``S`` is 1 where all layers read the same input. All tensors may also be float16, or bfloat16: what
+        is returned is then of that dtype, rounded once, of products and sums in float32.
     weight : (G, O, I)
     bias : (G, O) or None
     source : (G,) int64 or None
@@ -99,6 +100,7 @@ def weight_gradient(delta: Tensor, inputs: Tensor, *, source: Tensor | None = No
     """The derivative of :func:`stacked_linear` by the weight, ``delta[g]ᵀ · inputs[source[g]]``: ``(G, O, I)``."""
     require_dimensions(delta, "(G, B, O)", "delta")
     require_dimensions(inputs, "(S, B, I)", "inputs")
+    require_float(inputs, "inputs", halves=True)
     _check_delta(delta, inputs, delta.shape[0], delta.shape[2])
     _check_source(inputs, source, delta.shape[0])
     gradient: Tensor = select("weight_gradient", inputs.device)(delta, inputs, source, rectify)
@@ -109,7 +111,7 @@ def _check(inputs: Tensor, weight: Tensor, bias: Tensor | None, source: Tensor |
     """Dtypes, devices and shapes of a layer."""
     require_dimensions(inputs, "(S, B, I)", "inputs")
     require_dimensions(weight, "(G, O, I)", "weight")
-    require_float(inputs, "inputs")
+    require_float(inputs, "inputs", halves=True)
     layers, outputs, features = weight.shape
     if inputs.shape[2] != features:
         raise ValueError(f"the layers read {features} features, but inputs have {inputs.shape[2]}.")

@@ -8,6 +8,7 @@ from torch import Tensor
 from selshare import _native
 
 from .. import workspace
+from ..checks import sums_of
 from . import LinearGradients
 
 
@@ -31,9 +32,9 @@ def sizes(delta: Tensor) -> tuple[int, int, int]:
 def stacked_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, source: Tensor | None, rectify: bool) -> Tensor:
     """See :func:`selshare.kernels.stacked_linear`."""
     layers, outputs, _ = weight.shape
-    samples = inputs.shape[1]
-    weight = weight.contiguous()
-    bias = None if bias is None else bias.contiguous()
+    samples, given, dtype = inputs.shape[1], inputs.dtype, sums_of(inputs.dtype)
+    inputs, weight = inputs.to(dtype), weight.to(dtype).contiguous()
+    bias = None if bias is None else bias.to(dtype).contiguous()
     source = None if source is None else source.contiguous()
     result = workspace.empty((layers, outputs, samples), inputs)
     run = _native.stacked_linear_f32 if inputs.dtype == torch.float32 else _native.stacked_linear_f64
@@ -45,7 +46,7 @@ def stacked_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, source: 
         result.data_ptr(),
         torch.get_num_threads(),
     )
-    return result.transpose(1, 2)
+    return result.transpose(1, 2).to(given)
 
 
 def stacked_linear_backward(
@@ -59,7 +60,8 @@ def stacked_linear_backward(
 ) -> LinearGradients:
     """See :func:`selshare.kernels.stacked_linear_backward`."""
     count, samples, features = inputs.shape
-    weight = weight.contiguous()
+    given, dtype = inputs.dtype, sums_of(inputs.dtype)
+    delta, inputs, weight = delta.to(dtype), inputs.to(dtype), weight.to(dtype).contiguous()
     source = None if source is None else source.contiguous()
     by_inputs = workspace.empty((count, features, samples), inputs) if needs_inputs else None
     by_bias = inputs.new_empty(weight.shape[:2]) if needs_bias else None
@@ -75,11 +77,16 @@ def stacked_linear_backward(
             0 if by_bias is None else by_bias.data_ptr(),
             torch.get_num_threads(),
         )
-    return LinearGradients(None if by_inputs is None else by_inputs.transpose(1, 2), by_bias)
+    return LinearGradients(
+        None if by_inputs is None else by_inputs.transpose(1, 2).to(given),
+        None if by_bias is None else by_bias.to(given),
+    )
 
 
 def weight_gradient(delta: Tensor, inputs: Tensor, source: Tensor | None, rectify: bool) -> Tensor:
     """See :func:`selshare.kernels.stacked_linear.weight_gradient`."""
+    given, dtype = inputs.dtype, sums_of(inputs.dtype)
+    delta, inputs = delta.to(dtype), inputs.to(dtype)
     source = None if source is None else source.contiguous()
     result = workspace.empty((delta.shape[0], delta.shape[2], inputs.shape[2]), inputs)
     run = _native.store_gradient_f32 if inputs.dtype == torch.float32 else _native.store_gradient_f64
@@ -90,4 +97,4 @@ def weight_gradient(delta: Tensor, inputs: Tensor, source: Tensor | None, rectif
         result.data_ptr(),
         torch.get_num_threads(),
     )
-    return result
+    return result.to(given)

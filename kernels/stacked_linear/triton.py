@@ -1,6 +1,8 @@
 """Triton for layers that share inputs by ``source``, as the heads of merged branches do: no input is copied.
 
-Layers that all read one input, or each its own, are one product or a batch of them: those are cuBLAS's, by torch.
+Layers that all read one input, or each its own, are one product or a batch of them: those are cuBLAS's, by torch. Of
+half precision it, too, adds up in float32, but in pieces unless
+``torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction`` (``allow_fp16_…``) is switched off.
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ..gradient_tile import gradient_launch
-from ..launch import Launch, index_type
-from . import LinearGradients, reference
+from ..launch import Launch, index_type, product_precision, sums_type
+from . import LinearGradients, plain
 
 BLOCK_B, BLOCK_I, WARPS = 64, 64, 4
 
@@ -20,7 +22,7 @@ BLOCK_B, BLOCK_I, WARPS = 64, 64, 4
 def stacked_linear(inputs: Tensor, weight: Tensor, bias: Tensor | None, source: Tensor | None, rectify: bool) -> Tensor:
     """See :func:`selshare.kernels.stacked_linear`. The result lies ``(B, G, O)`` in memory."""
     if source is None or len(inputs) == 1:
-        return reference.stacked_linear(inputs, weight, bias, source, rectify)
+        return plain.stacked_linear(inputs, weight, bias, source, rectify)
     outputs = inputs.new_empty(inputs.shape[1], *weight.shape[:2]).transpose(0, 1)
     if outputs.numel():
         forward_launch(inputs, weight, bias, source, rectify, outputs).run()
@@ -38,7 +40,7 @@ def stacked_linear_backward(
 ) -> LinearGradients:
     """See :func:`selshare.kernels.stacked_linear_backward`. Sums over layers are in the order of the layers."""
     if source is None or len(inputs) == 1:
-        return reference.stacked_linear_backward(delta, inputs, weight, source, rectify, needs_inputs, needs_bias)
+        return plain.stacked_linear_backward(delta, inputs, weight, source, rectify, needs_inputs, needs_bias)
     by_inputs = inputs.new_empty(inputs.shape) if needs_inputs else None
     if by_inputs is not None and by_inputs.numel():
         backward_launch(delta, inputs, weight, source, rectify, by_inputs).run()
@@ -48,7 +50,7 @@ def stacked_linear_backward(
 def weight_gradient(delta: Tensor, inputs: Tensor, source: Tensor | None, rectify: bool) -> Tensor:
     """See :func:`selshare.kernels.stacked_linear.weight_gradient`."""
     if source is None or len(inputs) == 1:
-        return reference.weight_gradient(delta, inputs, source, rectify)
+        return plain.weight_gradient(delta, inputs, source, rectify)
     gradient = inputs.new_empty(len(delta), delta.shape[2], inputs.shape[2])
     if gradient.numel():
         gradient_launch(delta, inputs, gradient, source=source, rectify=rectify, overwrite=True).run()
@@ -76,6 +78,8 @@ def forward_launch(
         **_strides("result", outputs, "layer", "sample", "output"),
         "RECTIFY": rectify,
         "INDEX": _index(inputs, weight, outputs),
+        "SUMS": sums_type(inputs.dtype),
+        "PRECISION": product_precision(inputs.dtype),
         "BLOCK_B": BLOCK_B,
         "BLOCK_O": block_o,
         "BLOCK_I": 32,
@@ -108,6 +112,8 @@ def backward_launch(
         **_strides("input", inputs, "source", "sample", "feature"),
         **_strides("result", by_inputs, "source", "sample", "feature"),
         "INDEX": _index(inputs, by_inputs, delta),
+        "SUMS": sums_type(inputs.dtype),
+        "PRECISION": product_precision(inputs.dtype),
         "BLOCK_B": BLOCK_B,
         "BLOCK_I": BLOCK_I,
         "BLOCK_P": 16,
@@ -149,11 +155,12 @@ def _forward(
     result_output,
     RECTIFY: tl.constexpr,
     INDEX: tl.constexpr,
+    SUMS: tl.constexpr,
+    PRECISION: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_O: tl.constexpr,
     BLOCK_I: tl.constexpr,
 ):
-    dtype: tl.constexpr = outputs.dtype.element_ty
     across, down, tile = tl.cdiv(width, BLOCK_O), tl.cdiv(samples, BLOCK_B), tl.program_id(0)
     layer, sample = (tile // across // down).to(tl.int64), tile // across % down * BLOCK_B
     output = tile % across * BLOCK_O
@@ -161,7 +168,7 @@ def _forward(
     has_sample, has_output = b < samples - sample, o < width - output
     inputs += tl.load(source + layer) * input_source + sample.to(tl.int64) * input_sample
     weight += layer * weight_layer + output.to(tl.int64) * weight_output
-    total = tl.zeros((BLOCK_B, BLOCK_O), dtype)
+    total = tl.zeros((BLOCK_B, BLOCK_O), SUMS)
     for start in range(0, features, BLOCK_I):
         has_feature, far = i < features - start, tl.cast(start, tl.int64)
         x = tl.load(
@@ -174,12 +181,13 @@ def _forward(
             has_feature[:, None] & has_output[None, :],
             other=0.0,
         )
+        x, w = x.to(SUMS), w.to(SUMS)
         if RECTIFY:
             x = tl.where(x < 0, 0.0, x)
-        total = tl.dot(x, w, total, input_precision="ieee", out_dtype=dtype)
+        total = tl.dot(x, w, total, input_precision=PRECISION, out_dtype=SUMS)
     if bias is not None:
         bias += layer * bias_layer + output.to(tl.int64) * bias_output
-        total += tl.load(bias + o * bias_output, has_output, other=0.0)[None, :]
+        total += tl.load(bias + o * bias_output, has_output, other=0.0).to(SUMS)[None, :]
     outputs += layer * result_layer + sample.to(tl.int64) * result_sample + output.to(tl.int64) * result_output
     there = (b * result_sample)[:, None] + (o * result_output)[None, :]
     tl.store(outputs + there, total, has_sample[:, None] & has_output[None, :])
@@ -209,11 +217,12 @@ def _backward(
     result_sample,
     result_feature,
     INDEX: tl.constexpr,
+    SUMS: tl.constexpr,
+    PRECISION: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_I: tl.constexpr,
     BLOCK_P: tl.constexpr,
 ):
-    dtype: tl.constexpr = by_inputs.dtype.element_ty
     across, down, tile = tl.cdiv(features, BLOCK_I), tl.cdiv(samples, BLOCK_B), tl.program_id(0)
     which, sample = (tile // across // down).to(tl.int64), tile // across % down * BLOCK_B
     feature = tile % across * BLOCK_I
@@ -221,7 +230,7 @@ def _backward(
     has_sample, has_feature = b < samples - sample, i < features - feature
     delta += sample.to(tl.int64) * delta_sample
     weight += feature.to(tl.int64) * weight_feature
-    total = tl.zeros((BLOCK_B, BLOCK_I), dtype)
+    total = tl.zeros((BLOCK_B, BLOCK_I), SUMS)
     # The outputs of all layers that read this input, one after the other, are what is summed over.
     first, end = tl.load(starts + which), tl.load(starts + which + 1)
     pairs = (end - first).to(tl.int32) * width
@@ -239,11 +248,11 @@ def _backward(
             has_pair[:, None] & has_feature[None, :],
             other=0.0,
         )
-        total = tl.dot(d, w, total, input_precision="ieee", out_dtype=dtype)
+        total = tl.dot(d.to(SUMS), w.to(SUMS), total, input_precision=PRECISION, out_dtype=SUMS)
     exists = has_sample[:, None] & has_feature[None, :]
     if inputs is not None:
         inputs += which * input_source + sample.to(tl.int64) * input_sample + feature.to(tl.int64) * input_feature
         x = tl.load(inputs + ((b * input_sample)[:, None] + (i * input_feature)[None, :]), exists, other=0.0)
-        total = tl.where(x <= 0, 0.0, total)
+        total = tl.where(x.to(SUMS) <= 0, 0.0, total)
     by_inputs += which * result_source + sample.to(tl.int64) * result_sample + feature.to(tl.int64) * result_feature
     tl.store(by_inputs + ((b * result_sample)[:, None] + (i * result_feature)[None, :]), total, exists)

@@ -38,7 +38,8 @@ def tt_svd(
     Parameters
     ----------
     tensors
-        ``(G, n₁·…·n_d)`` or ``(G, n₁, …, n_d)``, float32 or float64, any strides. ``G`` may be 0.
+        ``(G, n₁·…·n_d)`` or ``(G, n₁, …, n_d)``, float32 or float64, any strides. ``G`` may be 0. float16 and bfloat16
+        tensors are taken for the float32 tensors of their values.
     modes
         ``(n₁, …, n_d)``, ``d >= 1``, each at least 1.
     max_rank
@@ -49,17 +50,18 @@ def tt_svd(
     Returns
     -------
     TensorTrain
-        Cores of the input's dtype, left-orthogonal except the last; of each column of an unfolded left core the entry
-        of largest magnitude (the first such) is positive. A zero tensor has ranks 1 and a zero last core.
+        Cores of the input's dtype (float32 for half precision), left-orthogonal except the last; of each column of an
+        unfolded left core the entry of largest magnitude (the first such) is positive. A zero tensor has ranks 1 and a
+        zero last core.
 
     Raises
     ------
     TypeError
-        If the dtype is neither float32 nor float64.
+        If the dtype is not a floating-point one.
     ValueError
         If shape, modes, rank or error do not fit, or a tensor holds NaN or Inf: the message names the first branch.
     """
-    require_float(tensors, "tensors")
+    require_float(tensors, "tensors", halves=True)
     modes = _checked_modes(tensors, modes)
     if max_rank is not None and max_rank < 1:
         raise ValueError(f"max_rank is {max_rank}; it must be at least 1, or None for no limit.")

@@ -16,10 +16,10 @@ from .train import TensorTrain
 def tt_svd(tensors: Tensor, modes: tuple[int, ...], *, max_rank: int, relative_error: float) -> TensorTrain:
     """See :func:`selshare.kernels.tt_svd`. All arithmetic in float64.
 
-    A Gram matrix in float64 resolves 1e-8 of the largest singular value, below the resolution of float32 tensors;
-    those in float64 take the singular value decomposition.
+    A Gram matrix in float64 resolves 1e-8 of the largest singular value, below the resolution of float32 (and half
+    precision); tensors in float64 take the singular value decomposition.
     """
-    decompose = by_gram if tensors.dtype == torch.float32 else by_svd
+    decompose = by_svd if tensors.dtype == torch.float64 else by_gram
     return by_steps(tensors, modes, max_rank=max_rank, relative_error=relative_error, decompose=decompose)
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from selshare import _native
 
-from ..checks import require_finite
+from ..checks import require_finite, sums_of
 from .reference import tt_svd as by_lapack
 from .train import TensorTrain
 from .truncation import allowed_share, rank_caps
@@ -28,7 +28,7 @@ def tt_svd(tensors: Tensor, modes: tuple[int, ...], *, max_rank: int, relative_e
     largest = max(min(bounds[k] * modes[k], math.prod(modes[k + 1 :])) for k in range(len(modes)))
     if len(modes) == 1 or count == 0 or largest > LARGEST or count * WORTH_A_LANE < largest:
         return by_lapack(tensors, modes, max_rank=max_rank, relative_error=relative_error)
-    tensors = tensors.contiguous()
+    tensors = tensors.to(sums_of(tensors.dtype)).contiguous()
     cores = [tensors.new_zeros(count, bounds[k], mode, bounds[k + 1]) for k, mode in enumerate(modes)]
     ranks = torch.empty(count, len(caps), dtype=torch.int64)
     factorise = _native.tt_svd_f32 if tensors.dtype == torch.float32 else _native.tt_svd_f64

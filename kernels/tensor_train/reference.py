@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..checks import require_finite
+from ..checks import require_finite, sums_of
 from ..eigh.reference import fix_signs
 from .train import TensorTrain
 from .truncation import allowed_share, kept_ranks
@@ -30,8 +30,9 @@ def tt_svd(
     """Oseledets 2011, algorithm 1, for all tensors at once, by LAPACK or what ``decompose`` has for it."""
     require_finite(tensors, "tensors")
     count, columns = tensors.shape
+    dtype = sums_of(tensors.dtype)
     rest, exponents = scaled(tensors.double())
-    allowed = allowed_share(len(modes), relative_error, tensors.dtype) * rest.norm(dim=1)
+    allowed = allowed_share(len(modes), relative_error, dtype) * rest.norm(dim=1)
     cores, ranks, rank = [], [], 1
     for mode in modes[:-1]:
         columns //= mode
@@ -46,7 +47,7 @@ def tt_svd(
         rank = width
     cores.append(torch.ldexp(rest.reshape(count, rank, modes[-1], 1), exponents[:, None, None, None]))
     stacked = torch.stack(ranks, dim=1) if ranks else torch.empty(count, 0, dtype=torch.int64, device=tensors.device)
-    return TensorTrain([core.to(tensors.dtype).contiguous() for core in cores], modes, stacked)
+    return TensorTrain([core.to(dtype).contiguous() for core in cores], modes, stacked)
 
 
 def scaled(tensors: Tensor) -> tuple[Tensor, Tensor]:

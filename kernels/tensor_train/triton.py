@@ -4,7 +4,8 @@ Each step forms the Gram matrix of the shorter side of its unfolding, in float64
 eigenvectors; what is written is the next step's unfolding already. One number a step, the largest rank of the batch,
 is awaited by the host.
 
-Gram matrices resolve what float32 tensors hold. Those of float64 take singular vectors (:mod:`..svd`) instead.
+Gram matrices resolve what float32 and half-precision tensors hold. Those of float64 take singular vectors
+(:mod:`..svd`) instead.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..backend import use
-from ..checks import require_finite
+from ..checks import require_finite, sums_of
 from ..eigh import batched_eigh
 from ..gram.triton import gram_matrices, project_matrices
 from ..svd import left_svd
@@ -27,10 +28,14 @@ REPAIRS = 3
 
 
 def tt_svd(tensors: Tensor, modes: tuple[int, ...], *, max_rank: int, relative_error: float) -> TensorTrain:
-    """See :func:`selshare.kernels.tt_svd`. All arithmetic in float64; between steps float32 tensors are float32."""
+    """See :func:`selshare.kernels.tt_svd`. All arithmetic in float64.
+
+    Between steps tensors are float32, unless they were float64; half precision is read as it is.
+    """
     require_finite(tensors, "tensors")
     count, columns = tensors.shape
-    single = tensors.dtype == torch.float32
+    dtype = sums_of(tensors.dtype)
+    single = dtype == torch.float32
     rest, exponents = (tensors, None) if single else scaled(tensors)
     allowed = tensors.new_zeros(count, dtype=torch.float64)
     cores, ranks, rank = [], [], 1
@@ -39,7 +44,7 @@ def tt_svd(tensors: Tensor, modes: tuple[int, ...], *, max_rank: int, relative_e
         unfolding = rest.reshape(count, rank * mode, columns)
         squares, vectors = by_gram(unfolding) if single else by_svd(unfolding)
         if step == 0:
-            allowed = allowed_share(len(modes), relative_error, tensors.dtype) * squares.sum(dim=1).sqrt()
+            allowed = allowed_share(len(modes), relative_error, dtype) * squares.sum(dim=1).sqrt()
         kept = kept_ranks(squares, allowed, max_rank)
         width = int(kept.max()) if count else 1
         basis = first_columns(vectors, squares[:, 0] == 0, kept, width)
@@ -50,7 +55,7 @@ def tt_svd(tensors: Tensor, modes: tuple[int, ...], *, max_rank: int, relative_e
     last = rest.reshape(count, rank, modes[-1], 1)
     cores.append(last if exponents is None else torch.ldexp(last, exponents[:, None, None, None]))
     stacked = torch.stack(ranks, dim=1) if ranks else torch.empty(count, 0, dtype=torch.int64, device=tensors.device)
-    return TensorTrain([core.to(tensors.dtype).contiguous() for core in cores], modes, stacked)
+    return TensorTrain([core.to(dtype).contiguous() for core in cores], modes, stacked)
 
 
 def by_gram(unfolding: Tensor) -> tuple[Tensor, Tensor]:

@@ -36,6 +36,18 @@ def test_gram_matrices(backend: str, shape: tuple[int, int, int], dtype: torch.d
     close(gram_matrices(matrices.mT), wide.swapaxes(1, 2) @ wide)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision(backend: str, dtype: torch.dtype) -> None:
+    matrices, basis = torch.randn(2, 17, 66).to(dtype), torch.randn(2, 17, 3, dtype=torch.float64)
+    wide = matrices.double()
+    found = gram_matrices(matrices)
+    assert found.dtype == torch.float64
+    close(found, (wide @ wide.mT).numpy())
+    projected = project_matrices(basis, matrices)
+    assert projected.dtype == torch.float32
+    close(projected, (basis.mT @ wide).numpy(), 1e-7)
+
+
 def test_columns_shared_among_programs(backend: str) -> None:
     matrices = torch.randn(1, 18, 1607)
     wide = matrices.double().numpy()

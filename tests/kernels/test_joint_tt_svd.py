@@ -333,6 +333,15 @@ def test_nan_and_inf_name_the_branch(backend: str, bad: float) -> None:
         joint_tt_svd(stack, (20, 30))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_what_float32_of_its_values_is(backend: str, dtype: torch.dtype) -> None:
+    stack = grouped(20, 30, torch.float32).to(dtype)
+    found, wanted = joint_tt_svd(stack, (5, 6)), joint_tt_svd(stack.float(), (5, 6))
+    assert found.embedding.dtype == torch.float32
+    assert torch.equal(found.embedding, wanted.embedding)
+    assert found.relative_error_bound == wanted.relative_error_bound
+
+
 def test_refusals() -> None:
     stack = torch.randn(4, 12)
     with pytest.raises(ValueError, match=r"modes \(3, 5\) multiply to 15.*holds 12 values; pad them"):
@@ -351,5 +360,5 @@ def test_refusals() -> None:
     for error in (-0.1, 1.0, float("nan")):
         with pytest.raises(ValueError, match="relative_error must be at least 0 and below 1"):
             joint_tt_svd(stack, (12,), relative_error=error)
-    with pytest.raises(TypeError, match=r"dtype torch.float16; convert it"):
-        joint_tt_svd(stack.half(), (12,))
+    with pytest.raises(TypeError, match=r"dtype torch.int64; convert it"):
+        joint_tt_svd(stack.long(), (12,))

@@ -56,6 +56,19 @@ def test_against_scipy(backend: str, metric: str, dtype: torch.dtype, n: int, d:
     assert torch.equal(got.diagonal(), core_distances(points, k, metric=metric))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("metric", ["euclidean", "antipodal", "precomputed"])
+def test_half_precision_is_what_float64_of_its_values_is(backend: str, metric: str, dtype: torch.dtype) -> None:
+    points = torch.randn(20, 7).to(dtype)
+    if metric == "precomputed":
+        points = torch.cdist(points.float(), points.float()).fill_diagonal_(0).to(dtype)
+    wanted = mutual_reachability(points.double(), 3, metric=metric).float()
+    found, cores = mutual_reachability(points, 3, metric=metric), core_distances(points, 3, metric=metric)
+    assert found.dtype == cores.dtype == torch.float32
+    assert torch.equal(found, wanted)
+    assert torch.equal(cores, wanted.diagonal())
+
+
 @pytest.mark.parametrize("size", [1e-8, 1e-200, 1e200])
 def test_the_size_of_the_points_does_not_matter(backend: str, size: float) -> None:
     points = torch.randn(20, 9, dtype=torch.float64)

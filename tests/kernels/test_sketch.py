@@ -60,6 +60,16 @@ def test_any_small_shape_on_every_backend(G: int, B: int, N: int, H: int, per_ou
         np.testing.assert_allclose(accumulator.numpy(), wanted, rtol=0, atol=1e-5 * (1 + np.abs(wanted).max()))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_inputs_are_added_up_in_float32(backend: str, dtype: torch.dtype) -> None:
+    delta, shared = torch.randn(9, 3, 40).to(dtype).transpose(1, 2), torch.randn(40, 11).to(dtype)
+    projection, accumulator = SketchProjection(3, 11, 15), torch.randn(9, 15)
+    gradients = torch.einsum("gbo,bh->goh", delta.double(), shared.double())
+    wanted = accumulator.double().numpy() + 0.5 * sketch_of(gradients, projection)
+    sketch_gradients(delta, shared, accumulator, projection, scale=0.5)
+    np.testing.assert_allclose(accumulator.numpy(), wanted, rtol=0, atol=2e-6 * np.abs(wanted).max())
+
+
 def test_strided_inputs(backend: str) -> None:
     projection = SketchProjection(20, 7, 60)
     storage = torch.randn(8, 40, 6)
@@ -188,8 +198,12 @@ def test_refusals() -> None:
         sketch_gradients(delta, shared, accumulator[:, :5], projection)
     with pytest.raises(ValueError, match="contiguous"):
         sketch_gradients(delta, shared, torch.zeros(6, 2).t(), projection)
-    with pytest.raises(TypeError, match=r"delta has dtype torch\.float16"):
+    with pytest.raises(TypeError, match=r"delta has dtype torch\.int64"):
+        sketch_gradients(delta.long(), shared, accumulator, projection)
+    with pytest.raises(TypeError, match=r"shared is torch\.float32 .* must be torch\.float16"):
         sketch_gradients(delta.half(), shared, accumulator, projection)
+    with pytest.raises(TypeError, match=r"accumulator is torch\.float16 .* must be torch\.float32"):
+        sketch_gradients(delta.half(), shared.half(), accumulator.half(), projection)
     with pytest.raises(TypeError, match=r"shared is torch\.float64"):
         sketch_gradients(delta, shared.double(), accumulator, projection)
     with pytest.raises(TypeError, match=r"projection is torch\.float32"):

@@ -89,6 +89,12 @@ def problems() -> dict[str, NDArray[np.float64]]:
 PROBLEMS = problems()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_what_float64_of_its_values_is(backend: str, dtype: torch.dtype) -> None:
+    halves = torch.randn(20, 7).to(dtype)
+    assert torch.equal(mutual_reachability_mst(halves, 3), mutual_reachability_mst(halves.double(), 3))
+
+
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_weights_are_those_of_scipy(backend: str, name: str, dtype: torch.dtype) -> None:

@@ -74,6 +74,42 @@ def test_forward_and_derivatives(backend: str, dtype: torch.dtype, case: tuple[i
         close(weight_gradient(delta, inputs, source=source, rectify=rectify), exact[1].grad)
 
 
+@pytest.mark.parametrize("case", [(None, 5, 40, 11, 13), (0, 5, 7, 11, 70), (3, 9, 40, 1, 13), (4, 6, 33, 3, 70)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_added_up_in_float32(
+    backend: str, dtype: torch.dtype, case: tuple[int | None, int, int, int, int]
+) -> None:
+    inputs, weight, bias, source = layers(case, torch.float32)
+    halves = [tensor.to(dtype) for tensor in (inputs, weight, bias)]
+    exact = [tensor.double().requires_grad_() for tensor in halves]
+    wanted = definition(exact[0], exact[1], exact[2], source, True)
+    outputs = stacked_linear(*halves, source=source, rectify=True)
+    delta = torch.randn(wanted.shape).to(dtype)
+    wanted.backward(delta.double())
+    gradients = stacked_linear_backward(delta, halves[0], halves[1], source=source, rectify=True)
+    by_weight = weight_gradient(delta, halves[0], source=source, rectify=True)
+    found = [outputs, gradients.inputs, by_weight, gradients.bias]
+    for one, exactly in zip(found, [wanted.detach(), exact[0].grad, exact[1].grad, exact[2].grad], strict=True):
+        assert one is not None
+        assert one.dtype == dtype
+        # Rounded once: half a unit in the last place, beside what float32 sums lose. Triton's interpreter cuts off.
+        units = 1.01 if backend == "triton" else 0.51
+        rtol, atol = units * torch.finfo(dtype).eps, 1e-5 * (1 + exactly.abs().max().item())
+        torch.testing.assert_close(one.double(), exactly, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_sums_of_many_heads_do_not_stop_where_half_precision_would(backend: str, dtype: torch.dtype) -> None:
+    heads, samples = 4104, 300  # beyond 2048 and 256, float16 and bfloat16 hold no odd numbers
+    source = torch.zeros(heads, dtype=torch.int64)
+    inputs = torch.ones(2, samples, 1, dtype=dtype)
+    delta, weight = inputs.new_ones(heads, samples, 1), inputs.new_ones(heads, 1, 1)
+    gradients = stacked_linear_backward(delta[:, :3], inputs[:, :3], weight, source=source)
+    assert gradients.inputs is not None
+    assert gradients.inputs[0].flatten().tolist() == [torch.tensor(4104.0, dtype=dtype).item()] * 3
+    assert (weight_gradient(delta[:2], inputs, source=source[:2]) == 300).all()
+
+
 def test_only_what_is_asked_for(backend: str) -> None:
     inputs, weight, _, _ = layers((0, 3, 4, 5, 6), torch.float32)
     delta = torch.randn(3, 4, 5)
@@ -130,6 +166,10 @@ def test_refusals() -> None:
         stacked_linear(inputs, weight, bias, source=torch.tensor([0, 3, 1]))
     with pytest.raises(TypeError, match=r"bias is torch\.float64"):
         stacked_linear(inputs, weight, bias.double())
+    with pytest.raises(TypeError, match=r"weight is torch\.float32 .*inputs torch\.float16"):
+        stacked_linear(inputs.half(), weight, bias)
+    with pytest.raises(TypeError, match=r"inputs has dtype torch\.int64"):
+        weight_gradient(torch.zeros(3, 4, 5, dtype=torch.int64), inputs.long())
     with pytest.raises(ValueError, match=r"delta must have shape \(3, 4, 5\)"):
         stacked_linear_backward(torch.zeros(3, 4, 6), inputs, weight)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from backends import forced
 from fences import Fenced, spread
-from selshare.kernels import stacked_linear, stacked_linear_backward
+from selshare.kernels import stacked_linear, stacked_linear_backward, weight_gradient
 
 # S, G, B, O, I: heads of one output; more than a tile of samples, outputs and features; a branch without a head.
 CASES = pytest.mark.parametrize("case", [(2, 5, 3, 1, 4), (3, 4, 65, 20, 70), (6, 3, 66, 70, 33)])
@@ -28,7 +28,8 @@ def close(actual: Tensor, wanted: Tensor) -> None:
 
 @CASES
 def test_within_their_tensors(case: tuple[int, int, int, int, int]) -> None:
-    # Not at the head: the module needs Triton, which some machines lack.
+    # Not at the head: these modules need Triton, which some machines lack.
+    from selshare.kernels.gradient_tile import gradient_launch
     from selshare.kernels.stacked_linear.triton import backward_launch, forward_launch
 
     S, G, B, N, features = case
@@ -42,8 +43,10 @@ def test_within_their_tensors(case: tuple[int, int, int, int, int]) -> None:
     backward_launch(delta.tensor, inputs.tensor, weight.tensor, source, True, by_inputs.tensor).run()
     summed = torch.zeros(S, B, features).index_add(0, source, torch.bmm(delta.tensor, weight.tensor))
     close(by_inputs.tensor, torch.where(inputs.tensor <= 0, 0.0, summed))
-    assert outputs.untouched()
-    assert by_inputs.untouched()
+    by_weight = Fenced(torch.zeros(G, N, features))
+    gradient_launch(delta.tensor, inputs.tensor, by_weight.tensor, source=source, rectify=True, overwrite=True).run()
+    close(by_weight.tensor, torch.einsum("gbo,gbi->goi", delta.tensor, own.relu()))
+    assert all(fenced.untouched() for fenced in (outputs, by_inputs, by_weight))
 
 
 @pytest.mark.parametrize("strides", [(2**30 + 64, 5, 1), (20, 2**30 + 1, 1), (20, 5, 2**29 + 1)])
@@ -56,3 +59,4 @@ def test_strides_past_two_to_the_31(tmp_path: Path, strides: tuple[int, int, int
     wanted = torch.zeros(3, 4, 5).index_add(0, source, torch.bmm(delta, weight))
     assert gradients.inputs is not None
     close(gradients.inputs, torch.where(values <= 0, 0.0, wanted))
+    close(weight_gradient(delta, inputs, source=source), torch.einsum("gbo,gbi->goi", delta, values[source]))

@@ -26,7 +26,9 @@ def check(delta: Tensor, shared: Tensor, accumulator: Tensor, projection: Sketch
     torch.testing.assert_close(accumulator, wanted, rtol=0, atol=1e-5 * (1 + wanted.abs().max().item()))
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1, 1), (9, 5, 33, 7, 17), (8, 6, 32, 4, 16), (3, 3, 5, 4, 3)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1, 1), (9, 5, 33, 7, 17), (8, 6, 32, 4, 16), (3, 3, 5, 4, 3), (2, 3, 65, 4, 17)]
+)
 def test_within_its_tensors(shape: tuple[int, int, int, int, int]) -> None:
     G, B, N, H, per_output = shape
     delta, accumulator = Fenced(torch.randn(G, B, N)), Fenced(torch.randn(G, per_output * N))

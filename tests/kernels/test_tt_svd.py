@@ -342,6 +342,21 @@ def test_not_finite_names_the_branch(backend: str, dtype: torch.dtype, bad: floa
         tt_svd(tensors, (3, 4))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("modes", [(4, 3, 5), (12, 5), (5, 12)])
+def test_half_precision_is_what_float32_of_its_values_is(
+    backend: str, dtype: torch.dtype, modes: tuple[int, ...]
+) -> None:
+    halves = low_rank(3, modes, 2, torch.float32).to(dtype)
+    found, wanted = tt_svd(halves, modes, relative_error=0.05), tt_svd(halves.float(), modes, relative_error=0.05)
+    assert torch.equal(found.ranks, wanted.ranks)
+    for core, other in zip(found.cores, wanted.cores, strict=True):
+        assert core.dtype == torch.float32
+        torch.testing.assert_close(core, other, rtol=0, atol=2e-6 * (1 + other.abs().max().item()))
+    error = (found.reconstruct().double().flatten(1) - halves.double().flatten(1)).norm(dim=1)
+    assert bool((error <= 0.05 * halves.double().flatten(1).norm(dim=1)).all())
+
+
 def test_wrong_input_is_refused(backend: str) -> None:
     tensors = torch.ones(2, 12)
     with pytest.raises(ValueError, match=r"shape \(G, 15\) or \(G, 3, 5\) for modes \(3, 5\)"):

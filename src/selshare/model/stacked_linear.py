@@ -16,7 +16,7 @@ from torch import Tensor
 from ..kernels import stacked_linear as run_layers
 from ..kernels import stacked_linear_backward, weight_gradient
 from ..kernels.checks import FLOATS
-from ..kernels.stacked_linear import reference
+from ..kernels.stacked_linear import plain
 from .lazy_gradient import Factors, LazyGradient, lazy_gradient_allowed
 
 DEVICES = ("cpu", "cuda")
@@ -40,7 +40,7 @@ def stacked_linear(
     layer g reads ``features[g]``. See :func:`selshare.kernels.stacked_linear`.
     """
     if not _plain_memory(features, weight, bias):
-        return reference.stacked_linear(features, weight, bias, source, rectify)
+        return plain.stacked_linear(features, weight, bias, source, rectify)
     outputs: Tensor = _StackedLinear.apply(features, weight, bias, source, rectify)
     return outputs
 
@@ -86,10 +86,10 @@ class _StackedLinear(torch.autograd.Function):
         inputs, weight, source = ctx.saved_tensors
         wants_inputs, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled() or not _has_memory(delta):
-            by_inputs, by_bias = reference.stacked_linear_backward(
+            by_inputs, by_bias = plain.stacked_linear_backward(
                 delta, inputs, weight, source, ctx.rectify, wants_inputs, wants_bias
             )
-            by_weight = reference.weight_gradient(delta, inputs, source, ctx.rectify) if wants_weight else None
+            by_weight = plain.weight_gradient(delta, inputs, source, ctx.rectify) if wants_weight else None
             return by_inputs, by_weight, by_bias, None, None
         by_inputs, by_bias = stacked_linear_backward(
             delta, inputs, weight, source=source, rectify=ctx.rectify, needs_inputs=wants_inputs, needs_bias=wants_bias
