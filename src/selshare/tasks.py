@@ -337,6 +337,7 @@ class TaskLayout:
         self._in_order = by_group == sorted(by_group)
         self._constants = self._make_constants(by_group)
         self._copies: dict[tuple[str, torch.device, torch.dtype], Tensor] = {}
+        self._target_columns: dict[tuple[tuple[int, ...], torch.device], Tensor] = {}
 
     def __len__(self) -> int:
         """The number of tasks."""
@@ -396,6 +397,18 @@ class TaskLayout:
             with torch.inference_mode(False):  # a tensor made in inference mode could not be saved for backward
                 self._copies[key] = self._constants[name].to(device, dtype)
         return self._copies[key]
+
+    def target_columns_of(self, tasks: tuple[int, ...], device: torch.device) -> Tensor:
+        """The packed target columns of some tasks, in their order, int64 on ``device``; copied there once."""
+        key = (tasks, device)
+        known = None if torch.compiler.is_compiling() else self._target_columns.get(key)
+        if known is None:
+            slices = [self.target_slices[task] for task in tasks]
+            columns = [column for taken in slices for column in range(taken.start, taken.stop)]
+            known = torch.tensor(columns, device=device)
+            if not torch.compiler.is_compiling():
+                self._target_columns[key] = known
+        return known
 
     def _take(self, packed: Tensor, columns: Columns, name: str) -> Tensor:
         if isinstance(columns, slice):

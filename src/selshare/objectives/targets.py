@@ -151,9 +151,7 @@ def _from_mapping(layout: TaskLayout, targets: Mapping[str, Tensor]) -> Tensor:
         return joined[0]
     packed = joined[0].new_empty(joined[0].shape[0], layout.target_width)
     for part, members in zip(joined, parts.values(), strict=True):
-        slices = [layout.target_slices[index] for index in members]
-        columns = [column for taken in slices for column in range(taken.start, taken.stop)]
-        packed.index_copy_(1, torch.tensor(columns, device=packed.device), part)
+        packed.index_copy_(1, layout.target_columns_of(tuple(members), packed.device), part)
     return packed
 
 
