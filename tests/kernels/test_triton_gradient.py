@@ -63,23 +63,30 @@ def test_the_fused_steps_keep_within_their_tensors(shape: tuple[int, int, int, i
     assert all(fenced.untouched() for fenced in state)
 
 
-@pytest.mark.parametrize(
-    "strides",
-    [(2**31 + 64, 5, 1), (5, 2**30 + 1, 1), (20, 5, 2**29 + 1)],
-    ids=["branches", "samples", "outputs"],
+# Branches, samples (past a block of them) and outputs or inputs that are far apart.
+FAR = pytest.mark.parametrize(
+    ("shape", "strides"),
+    [((3, 4, 5), (2**30 + 64, 5, 1)), ((2, 18, 5), (5, 2**27 + 1, 1)), ((2, 4, 5), (20, 5, 2**29 + 1))],
 )
-def test_strides_past_two_to_the_31(tmp_path: Path, strides: tuple[int, int, int]) -> None:
-    delta = spread(torch.randn(2, 4, 5).half(), strides, tmp_path)
-    shared = torch.randn(4, 6).half()
-    for inputs in (shared, shared.expand(2, 4, 6)):
-        accumulator = torch.zeros(2, 5, 6)
+
+
+@FAR
+def test_strides_past_two_to_the_31(tmp_path: Path, shape: tuple[int, int, int], strides: tuple[int, int, int]) -> None:
+    branches, samples, outputs = shape
+    delta = spread(torch.randn(shape).half(), strides, tmp_path)
+    shared = torch.randn(samples, 6).half()
+    for inputs in (shared, shared.expand(branches, samples, 6)):
+        accumulator = torch.zeros(branches, outputs, 6)
         capture_gradients(delta, inputs, accumulator, check_finite=False)
         close(accumulator, gradient_of(delta, inputs))
 
 
-@pytest.mark.parametrize("strides", [(2**31 + 64, 6, 1), (6, 2**30 + 1, 1), (24, 6, 2**29 + 1)])
-def test_inputs_with_strides_past_two_to_the_31(tmp_path: Path, strides: tuple[int, int, int]) -> None:
-    delta, shared = torch.randn(2, 4, 5).half(), spread(torch.randn(2, 4, 6).half(), strides, tmp_path)
-    accumulator = torch.zeros(2, 5, 6)
+@FAR
+def test_inputs_with_strides_past_two_to_the_31(
+    tmp_path: Path, shape: tuple[int, int, int], strides: tuple[int, int, int]
+) -> None:
+    branches, samples, inputs = shape
+    delta, shared = torch.randn(branches, samples, 4).half(), spread(torch.randn(shape).half(), strides, tmp_path)
+    accumulator = torch.zeros(branches, 4, inputs)
     capture_gradients(delta, shared, accumulator, check_finite=False)
     close(accumulator, gradient_of(delta, shared))

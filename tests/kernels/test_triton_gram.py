@@ -12,7 +12,11 @@ from backends import forced
 from fences import Fenced, spread
 from selshare.kernels.gram import gram_matrices, project_matrices
 
-STRIDES = pytest.mark.parametrize("strides", [(2**30 + 64, 5, 1), (5, 2**30 + 1, 1), (20, 5, 2**29 + 1)])
+# Matrices, rows and columns (past a block of them) that are far apart.
+FAR = pytest.mark.parametrize(
+    ("shape", "strides"),
+    [((3, 4, 5), (2**30 + 64, 5, 1)), ((2, 18, 5), (5, 2**27 + 1, 1)), ((2, 4, 34), (8, 2, 2**26 + 1))],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -47,16 +51,18 @@ def test_projection_within_its_tensors(shape: tuple[int, int, int, int]) -> None
     assert result.untouched()
 
 
-@STRIDES
-def test_strides_past_two_to_the_31(tmp_path: Path, strides: tuple[int, int, int]) -> None:
-    values = torch.randn(3, 4, 5)
-    matrices, basis = spread(values, strides, tmp_path), torch.randn(3, 4, 2).double()
+@FAR
+def test_strides_past_two_to_the_31(tmp_path: Path, shape: tuple[int, int, int], strides: tuple[int, int, int]) -> None:
+    values = torch.randn(shape)
+    matrices, basis = spread(values, strides, tmp_path), torch.randn(*shape[:2], 2).double()
     wide = values.double()
     torch.testing.assert_close(gram_matrices(matrices), wide @ wide.mT)
     torch.testing.assert_close(project_matrices(basis, matrices), (basis.mT @ wide).float())
 
 
-@STRIDES
-def test_bases_with_strides_past_two_to_the_31(tmp_path: Path, strides: tuple[int, int, int]) -> None:
-    values, matrices = torch.randn(3, 4, 5).double(), torch.randn(3, 4, 2).double()
+@FAR
+def test_bases_with_strides_past_two_to_the_31(
+    tmp_path: Path, shape: tuple[int, int, int], strides: tuple[int, int, int]
+) -> None:
+    values, matrices = torch.randn(shape).double(), torch.randn(*shape[:2], 2).double()
     torch.testing.assert_close(project_matrices(spread(values, strides, tmp_path), matrices), values.mT @ matrices)

@@ -49,14 +49,18 @@ def test_within_their_tensors(case: tuple[int, int, int, int, int]) -> None:
     assert all(fenced.untouched() for fenced in (outputs, by_inputs, by_weight))
 
 
-@pytest.mark.parametrize("strides", [(2**30 + 64, 5, 1), (20, 2**30 + 1, 1), (20, 5, 2**29 + 1)])
-def test_strides_past_two_to_the_31(tmp_path: Path, strides: tuple[int, int, int]) -> None:
-    values, weight, source = torch.randn(3, 4, 5), torch.randn(2, 6, 5), torch.tensor([2, 0])
+# Inputs, samples and features (past a block of them) that are far apart.
+@pytest.mark.parametrize(
+    ("shape", "strides"),
+    [((3, 4, 5), (2**30 + 64, 5, 1)), ((3, 4, 5), (20, 2**30 + 1, 1)), ((3, 4, 34), (8, 2, 2**26 + 1))],
+)
+def test_strides_past_two_to_the_31(tmp_path: Path, shape: tuple[int, int, int], strides: tuple[int, int, int]) -> None:
+    values, weight, source = torch.randn(shape), torch.randn(2, 6, shape[2]), torch.tensor([2, 0])
     delta = torch.randn(2, 4, 6)
     inputs = spread(values, strides, tmp_path)
     close(stacked_linear(inputs, weight, None, source=source), torch.bmm(values[source], weight.mT))
     gradients = stacked_linear_backward(delta, inputs, weight, source=source, rectify=True)
-    wanted = torch.zeros(3, 4, 5).index_add(0, source, torch.bmm(delta, weight))
+    wanted = torch.zeros(shape).index_add(0, source, torch.bmm(delta, weight))
     assert gradients.inputs is not None
     close(gradients.inputs, torch.where(values <= 0, 0.0, wanted))
     close(weight_gradient(delta, inputs, source=source), torch.einsum("gbo,gbi->goi", delta, values[source]))
