@@ -13,6 +13,7 @@ from benchmarks.gpu_training import BATCH, digit_data, digit_model, no_waiting, 
 from selshare import kernels
 from selshare.optim import BankAdam, BankSGD
 from selshare.sharing import SelectiveSharing
+from selshare.sharing.capture import make_capture
 
 REPLAYS = 3
 Optimizer = Callable[..., torch.optim.Optimizer]
@@ -32,8 +33,20 @@ def step_items(device: str) -> dict[str, Callable[[], dict[str, Any]]]:
     found["no waiting: merged branches"] = partial(step_without_waiting, device, OPTIMIZERS["BankSGD"], "exact", 3)
     for name, make in kernel_calls(device).items():
         found[f"CUDA graph: {name}"] = partial(replayed_kernel_agrees, make)
-    found["CUDA graph: a whole training step"] = partial(replayed_step_agrees, device)
+    capturable = partial(BankAdam, lr=1e-3, capturable=True)
+    for name, make in {"BankSGD": OPTIMIZERS["BankSGD"], "BankAdam": capturable, **_torch_adam()}.items():
+        for capture in ("exact", "sketch"):
+            title = f"CUDA graph: a whole training step, {name}, {capture} capture"
+            found[title] = partial(replayed_step_agrees, device, make, capture)
+    found["CUDA graph: a whole training step, merged branches"] = partial(
+        replayed_step_agrees, device, OPTIMIZERS["BankSGD"], "exact", 3
+    )
     return found
+
+
+def _torch_adam() -> dict[str, Optimizer]:
+    """torch's own, for which the gradient is formed."""
+    return {"torch's Adam": partial(torch.optim.Adam, lr=1e-3, capturable=True)}
 
 
 def step_without_waiting(device: str, make: Optimizer, capture: str, branches: int = 10) -> dict[str, Any]:
@@ -132,14 +145,22 @@ def replayed_kernel_agrees(make: Callable[[], Any]) -> dict[str, Any]:
     return {"passed": True}
 
 
-def replayed_step_agrees(device: str) -> dict[str, Any]:
-    """Forward, losses, backward, capture and update, replayed from a graph, give the weights that steps give."""
-    inputs, targets = (part[:BATCH].to(device) for part in digit_data())
-    weights = []
+def replayed_step_agrees(device: str, make: Optimizer, capture: str, branches: int = 10) -> dict[str, Any]:
+    """Forward, losses, backward, capture and update, replayed from a graph, give what eager steps give.
+
+    That is: all weights, the record of losses, and what was captured. Targets are given task by task, in two types.
+    """
+    inputs, packed = (part[:BATCH].to(device) for part in digit_data())
+    found = []
     for captured in (False, True):
         model = digit_model().to(device).train()
-        optimizer = OPTIMIZERS["BankSGD"](model.parameters())
-        sharing = SelectiveSharing("similarity").attach(model, optimizer)
+        named = zip(model.layout.names, packed.unbind(1), strict=True)
+        targets = {name: column.long() if at % 2 else column for at, (name, column) in enumerate(named)}
+        optimizer = make(model.parameters())
+        if branches < len(model.tasks):
+            merge_to(model, branches)
+        watching = make_capture(SelectiveSharing(capture=capture).settings)
+        watching.start(model, [optimizer])
         once = partial(step, model, optimizer, inputs, targets)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
@@ -154,8 +175,9 @@ def replayed_step_agrees(device: str) -> dict[str, Any]:
         for _ in range(REPLAYS):
             graph.replay() if captured else once()
         torch.cuda.synchronize()
-        sharing.detach()
-        weights.append([one.detach().clone() for one in model.parameters()])
-    for one, other in zip(*weights, strict=True):
+        results = [*model.parameters(), watching.gradients(), model.recorded_losses()]
+        found.append([one.detach().clone() for one in results])
+        watching.stop()
+    for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
     return {"passed": True}

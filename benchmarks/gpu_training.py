@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -88,7 +88,9 @@ def digits(device: str, epochs: int) -> list[Epoch]:
     return found
 
 
-def step(model: MultiTaskModel, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor) -> None:
+def step(
+    model: MultiTaskModel, optimizer: torch.optim.Optimizer, inputs: Tensor, targets: Tensor | Mapping[str, Tensor]
+) -> None:
     """One training step."""
     optimizer.zero_grad(set_to_none=True)
     model.loss(model(inputs), targets).backward()

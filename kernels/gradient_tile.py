@@ -34,6 +34,7 @@ def gradient_launch(
     first: Tensor | None = None,
     second: Tensor | None = None,
     rule: str = "none",
+    corrections: Tensor | None = None,
     **numbers: float,
 ) -> Launch:
     """The launch that forms ``g = scale · δᵀA`` and consumes it.
@@ -49,6 +50,8 @@ def gradient_launch(
     weight, first, second
         ``(G, O, H)``, contiguous: updated by ``rule``, "sgd" (``first`` is the momentum buffer or ``None``),
         "nesterov", or "adam" (``first`` and ``second`` are the moments); "none" leaves them out.
+    corrections
+        ``(3,)`` float64: the numbers ``lr``, ``root`` and ``shrink`` of "adam", where only the device knows them.
     numbers
         Of the rule, by the names of the kernel's parameters.
     """
@@ -69,6 +72,7 @@ def gradient_launch(
         "weight": weight,
         "first": first,
         "second": second,
+        "corrections": corrections,
         "scale": scale,
         **numbers,
         "rows": rows,
@@ -121,6 +125,7 @@ def _consume_gradient(
     weight,
     first,
     second,
+    corrections,
     scale: tl.float64,
     sign: tl.float64,
     lr: tl.float64,
@@ -196,6 +201,8 @@ def _consume_gradient(
     if accumulator is not None:
         before = 0.0 if OVERWRITE else tl.load(accumulator + here + there, exists)
         tl.store(accumulator + here + there, before + gradient, exists)
+    if corrections is not None:
+        lr, root, shrink = tl.load(corrections), tl.load(corrections + 1), tl.load(corrections + 2)
     if RULE != "none":
         value = tl.load(weight + here + there, exists)
         change = tl.full((), sign, dtype) * gradient + tl.full((), weight_decay, dtype) * value

@@ -110,8 +110,8 @@ def fused_adam_step(
     exp_avg_sq: Tensor,
     accumulator: Tensor | None,
     *,
-    step: int,
-    lr: float,
+    step: int | Tensor,
+    lr: float | Tensor,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 0.0,
@@ -138,17 +138,20 @@ def fused_adam_step(
         As in :func:`fused_sgd_step`.
     exp_avg, exp_avg_sq : (G, O, H), contiguous
         The running moments, zeros before the first step; changed in place.
-    step : int
-        The number of this step, from 1.
+    step : int or Tensor
+        The number of this step, from 1. A tensor of one number on the weights' device is read there: the host does not
+        wait for it, and a CUDA graph that holds the call counts on where the tensor does. (Reference and C++ read it on
+        the host.)
     lr, betas, eps, weight_decay, maximize
-        As in ``torch.optim.Adam``; ``decoupled`` makes it ``torch.optim.AdamW``.
+        As in ``torch.optim.Adam``; ``decoupled`` makes it ``torch.optim.AdamW``. ``lr`` may be a tensor where ``step``
+        is one.
 
     Raises
     ------
     TypeError, ValueError
         As :func:`~selshare.kernels.capture_gradients`; also for a step below 1.
     """
-    if step < 1:
+    if (not isinstance(step, Tensor) or step.device.type == "cpu") and step < 1:
         raise ValueError(f"step is {step}; the first step is 1.")
     state = {"weight": weight, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "accumulator": accumulator}
     if not _anything_to_do(delta, shared, state, check_finite):

@@ -51,8 +51,8 @@ def fused_adam_step(
     exp_avg_sq: Tensor,
     accumulator: Tensor | None,
     *,
-    step: int,
-    lr: float,
+    step: int | Tensor,
+    lr: float | Tensor,
     betas: tuple[float, float],
     eps: float,
     weight_decay: float,
@@ -62,6 +62,7 @@ def fused_adam_step(
     rectify: bool,
 ) -> None:
     """See :func:`selshare.kernels.fused_adam_step`."""
+    step, lr = int(step), float(lr)
     delta, shared = delta.to(weight.dtype), shared.to(weight.dtype)
     rate = lr / (1.0 - betas[0] ** step)
     root = 1.0 / math.sqrt(1.0 - betas[1] ** step)

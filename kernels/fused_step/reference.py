@@ -42,8 +42,8 @@ def fused_adam_step(
     exp_avg_sq: Tensor,
     accumulator: Tensor | None,
     *,
-    step: int,
-    lr: float,
+    step: int | Tensor,
+    lr: float | Tensor,
     betas: tuple[float, float],
     eps: float,
     weight_decay: float,
@@ -53,6 +53,7 @@ def fused_adam_step(
     rectify: bool,
 ) -> None:
     """See :func:`selshare.kernels.fused_adam_step`."""
+    step, lr = int(step), float(lr)
     gradient = _gradient(delta.to(weight.dtype), shared.to(weight.dtype), rectify).mul_(scale)
     if accumulator is not None:
         accumulator.add_(gradient)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..gradient_tile import gradient_launch
@@ -51,8 +53,8 @@ def fused_adam_step(
     exp_avg_sq: Tensor,
     accumulator: Tensor | None,
     *,
-    step: int,
-    lr: float,
+    step: int | Tensor,
+    lr: float | Tensor,
     betas: tuple[float, float],
     eps: float,
     weight_decay: float,
@@ -62,6 +64,9 @@ def fused_adam_step(
     rectify: bool,
 ) -> None:
     """See :func:`selshare.kernels.fused_adam_step`."""
+    if not isinstance(step, Tensor) or step.device != weight.device:
+        step, lr = int(step), float(lr)
+    numbers = adam_numbers(step, lr, betas, weight_decay if decoupled else 0.0)
     gradient_launch(
         delta,
         shared,
@@ -73,12 +78,25 @@ def fused_adam_step(
         second=exp_avg_sq,
         rule="adam",
         sign=-1.0 if maximize else 1.0,
-        lr=lr / (1.0 - betas[0] ** step),
         weight_decay=0.0 if decoupled else weight_decay,
-        shrink=1.0 - lr * weight_decay if decoupled else 1.0,
         keep=1.0 - betas[0],
         beta2=betas[1],
         keep2=1.0 - betas[1],
-        root=math.sqrt(1.0 - betas[1] ** step),
         eps=eps,
+        **numbers,
     ).run()
+
+
+def adam_numbers(step: int | Tensor, lr: float | Tensor, betas: tuple[float, float], decay: float) -> dict[str, Any]:
+    """What depends on ``step`` and ``lr``: numbers, or ``corrections`` on the device of a tensor ``step``."""
+    if not isinstance(step, Tensor):
+        rate = float(lr)
+        return {
+            "lr": rate / (1.0 - betas[0] ** step),
+            "root": math.sqrt(1.0 - betas[1] ** step),
+            "shrink": 1.0 - rate * decay,
+        }
+    counted = step.detach().double().reshape(())
+    by = lr.detach().double().reshape(()) if isinstance(lr, Tensor) else torch.full_like(counted, lr)
+    first, second = 1.0 - betas[0] ** counted, 1.0 - betas[1] ** counted
+    return {"corrections": torch.stack([by / first, second.sqrt(), 1.0 - by * decay])}

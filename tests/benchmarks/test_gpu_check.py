@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ from selshare.kernels import backend
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT))
 
-from benchmarks import cuda_model, gpu_cases, gpu_check, gpu_timing, gpu_training, gpu_worker  # noqa: E402
+from benchmarks import cuda_model, gpu_cases, gpu_check, gpu_steps, gpu_timing, gpu_training, gpu_worker  # noqa: E402
 
 GPU_PARTS = ["timing", "steps", "training", "sanitizer", "suites"]
 ALLOWED = """
@@ -362,3 +364,51 @@ def test_the_model_knows_what_fits_a_multiprocessor() -> None:
     ]
     assert times == sorted(times)
     assert "| eigh float64 | 128 | 512 | 69 / 198 | workspace / shared |" in cuda_model.tables((128,))
+
+
+# Steps in a CUDA graph
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize(("capture", "branches"), [("exact", 10), ("sketch", 10), ("exact", 3)])
+def test_replayed_steps_are_compared_with_steps(
+    monkeypatch: pytest.MonkeyPatch, capture: str, branches: int, wrong: bool
+) -> None:
+    """On stand-ins for CUDA's: a graph that runs the step it was shown, or (``wrong``) leaves one out."""
+    step, shown, replays = gpu_steps.step, [], []
+
+    def maybe(*arguments: Any) -> None:
+        if recording:
+            shown.append(arguments)
+        else:
+            step(*arguments)
+
+    recording: list[bool] = []
+
+    @contextlib.contextmanager
+    def graph(_: Any) -> Any:
+        recording.append(True)
+        yield
+        recording.clear()
+
+    def replay() -> None:
+        replays.append(True)
+        if not (wrong and len(replays) == 2):
+            step(*shown[-1])
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    monkeypatch.setattr(gpu_steps, "step", maybe)
+    for name, stand_in in {
+        "Stream": lambda: stream,
+        "current_stream": lambda: stream,
+        "stream": lambda _: contextlib.nullcontext(),
+        "synchronize": lambda: None,
+        "CUDAGraph": lambda: SimpleNamespace(replay=replay),
+        "graph": graph,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    expected = pytest.raises(AssertionError) if wrong else contextlib.nullcontext()
+    with expected:
+        assert gpu_steps.replayed_step_agrees("cpu", gpu_steps.OPTIMIZERS["BankSGD"], capture, branches)["passed"]
+    assert len(shown) == 1
+    assert len(replays) == gpu_steps.REPLAYS

@@ -124,6 +124,22 @@ def _check_adam(dtype: torch.dtype, shape: tuple[int, int, int, int], options: d
     close(weight[clear], theirs.detach()[clear], dtype)
 
 
+@DTYPES
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_adam_counts_in_a_tensor(backend: str, dtype: torch.dtype, decoupled: bool) -> None:
+    delta, shared = torch.randn(3, 5, 7, dtype=dtype), torch.randn(5, 11, dtype=dtype)
+    states = [[torch.ones(3, 7, 11, dtype=dtype) for _ in range(3)] for _ in range(2)]
+    for step in (1, 2, 50):
+        rule: dict[str, Any] = {"betas": (0.8, 0.95), "weight_decay": 0.1, "decoupled": decoupled}
+        fused_adam_step(delta, shared, *states[0], None, step=step, lr=0.03, **rule)
+        number, rate = torch.tensor(float(step)), torch.tensor(0.03, dtype=torch.float64)
+        fused_adam_step(delta, shared, *states[1], None, step=number, lr=rate, **rule)
+    for one, other in zip(*states, strict=True):
+        close(other, one, dtype)
+    with pytest.raises(ValueError, match="the first step is 1"):
+        fused_adam_step(delta, shared, *states[0], None, step=torch.tensor(0.0), lr=0.1)
+
+
 def test_without_accumulator_the_update_is_the_same(backend: str) -> None:
     ((delta, shared, _),) = batches((3, 5, 7, 11), torch.float64, False, 1)
     weights = [torch.ones(3, 7, 11, dtype=torch.float64) for _ in range(2)]

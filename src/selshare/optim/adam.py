@@ -19,8 +19,9 @@ class BankAdam(ConsumingOptimizer, torch.optim.Adam):
 
     Parameters
     ----------
-    params, lr, betas, eps, weight_decay, amsgrad, maximize, foreach, fused
-        As in ``torch.optim.Adam``; ``foreach`` and ``fused`` concern torch's step only.
+    params, lr, betas, eps, weight_decay, amsgrad, maximize, foreach, capturable, fused
+        As in ``torch.optim.Adam``; ``foreach`` and ``fused`` concern torch's step only. ``capturable`` counts steps on
+        the device, so that steps can be captured in a CUDA graph; the learning rate may be a tensor there, too.
     decoupled_weight_decay
         Weight decay as in AdamW.
 
@@ -41,6 +42,7 @@ class BankAdam(ConsumingOptimizer, torch.optim.Adam):
         *,
         maximize: bool = False,
         foreach: bool | None = None,
+        capturable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
     ) -> None:
@@ -53,6 +55,7 @@ class BankAdam(ConsumingOptimizer, torch.optim.Adam):
             amsgrad,
             maximize=maximize,
             foreach=foreach,
+            capturable=capturable,
             fused=fused,
             decoupled_weight_decay=decoupled_weight_decay,
         )
@@ -66,7 +69,8 @@ class BankAdam(ConsumingOptimizer, torch.optim.Adam):
         group, weight, factors = waiting
         state = self.state[weight]
         if not state:
-            state["step"] = torch.tensor(0.0)
+            on_device = group["capturable"] or group["fused"]  # as torch keeps it
+            state["step"] = torch.zeros((), device=weight.device if on_device else "cpu")
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
         state["step"] += 1
         fused_adam_step(
@@ -76,8 +80,8 @@ class BankAdam(ConsumingOptimizer, torch.optim.Adam):
             state["exp_avg"],
             state["exp_avg_sq"],
             waiting.accumulator(),
-            step=int(state["step"]),
-            lr=float(group["lr"]),
+            step=state["step"],
+            lr=group["lr"] if group["capturable"] else float(group["lr"]),
             betas=group["betas"],
             eps=float(group["eps"]),
             weight_decay=float(group["weight_decay"]),
@@ -102,6 +106,7 @@ class BankAdamW(BankAdam):
         *,
         maximize: bool = False,
         foreach: bool | None = None,
+        capturable: bool = False,
         fused: bool | None = None,
     ) -> None:
         super().__init__(
@@ -113,6 +118,7 @@ class BankAdamW(BankAdam):
             amsgrad,
             maximize=maximize,
             foreach=foreach,
+            capturable=capturable,
             fused=fused,
             decoupled_weight_decay=True,
         )

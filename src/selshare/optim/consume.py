@@ -109,5 +109,5 @@ def _set_aside(optimizer: Optimizer) -> Iterator[list[Waiting]]:
 
 def _consumable(group: dict[str, Any], weight: nn.Parameter, factors: Factors) -> bool:
     """Whether a fused step takes these factors; if not, the gradient is formed and torch's step takes it."""
-    special = group.get("amsgrad") or group.get("capturable") or group.get("differentiable")
+    special = group.get("amsgrad") or group.get("differentiable")
     return not special and factors.source is None and len(factors.accumulators) <= 1 and weight.is_contiguous()
