@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map_only
 from ..kernels import weight_gradient
 
 _ALLOWED = "_selshare_lazy_gradient"
+_EXCHANGED = "_selshare_exchanged_gradient"
 
 
 def allow_lazy_gradient(parameter: nn.Parameter) -> None:
@@ -25,13 +26,21 @@ def allow_lazy_gradient(parameter: nn.Parameter) -> None:
     setattr(parameter, _ALLOWED, True)
 
 
+def exchange_lazy_gradient(parameter: nn.Parameter, exchanged: bool) -> None:
+    """Say that what exchanges this weight's gradient between processes knows lazy ones, or is over."""
+    setattr(parameter, _EXCHANGED, exchanged)
+
+
 def lazy_gradient_allowed(weight: Tensor) -> bool:
     """Whether :func:`allow_lazy_gradient` was called for it, and nothing that counts on memory of its own is near.
 
-    With several processes (``torch.distributed``) gradients are exchanged, so they are formed.
+    With several processes (``torch.distributed``) gradients are exchanged, so they are formed, unless
+    :mod:`selshare.distributed` exchanges them, which knows their factors.
     """
     if not getattr(weight, _ALLOWED, False):
         return False
+    if getattr(weight, _EXCHANGED, False):
+        return True
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     return not (distributed and torch.distributed.get_world_size() > 1)
 

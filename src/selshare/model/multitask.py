@@ -85,6 +85,11 @@ class MultiTaskModel(nn.Module):
         """The tasks, in the order of the outputs."""
         return self.layout.tasks
 
+    @property
+    def branches(self) -> int:
+        """How many branches are live."""
+        return self.bank.branches
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Raw outputs ``(B, output_width)``, all tasks side by side in their order; :meth:`split` names them.
 
@@ -155,11 +160,11 @@ class MultiTaskModel(nn.Module):
             check_some_label(losses)
             check_finite_losses(self.layout, losses)
         if self.training:
-            self._record(losses)
+            self.record(losses)
         return weighted_sum(self.layout, losses)
 
-    def _record(self, losses: TaskLosses) -> None:
-        """Add a step's losses to the running record."""
+    def record(self, losses: TaskLosses) -> None:
+        """Add a step's losses to the running record, as :meth:`loss` does."""
         with torch.no_grad():
             self.loss_sum += losses.values.double() * losses.labelled
             self.loss_count += losses.labelled

@@ -5,6 +5,7 @@ from .capture import Capture, GradientCapture
 from .compose import compose
 from .criteria import CRITERIA, Clustering, ClusterSettings, Criterion
 from .embed import Embedding, embed
+from .epoch_end import EpochEnd
 from .events import SharingEvent
 from .free_capture import FreeCapture, SGDRule, gradient_sum_from_displacement
 from .lock import Lock
@@ -25,6 +26,7 @@ __all__ = [
     "Clustering",
     "Criterion",
     "Embedding",
+    "EpochEnd",
     "FreeCapture",
     "GradientCapture",
     "Lock",

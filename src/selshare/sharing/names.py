@@ -7,19 +7,19 @@ from typing import Any
 
 from torch import Tensor
 
-from ..model import MultiTaskModel
 from .criteria import Clustering
 from .embed import Embedding
+from .epoch_end import Whole
 from .events import Names
 from .plan import MergePlan
 
 
-def names_by_branch(model: MultiTaskModel) -> Names:
+def names_by_branch(model: Whole) -> Names:
     """Task names of each branch."""
     return tuple(tuple(model.layout.names[task] for task in tasks) for tasks in model.tasks_by_branch())
 
 
-def shared_groups(model: MultiTaskModel) -> Names:
+def shared_groups(model: Whole) -> Names:
     """Task names of each branch that has several."""
     return tuple(names for names in names_by_branch(model) if len(names) > 1)
 

@@ -17,10 +17,15 @@ class RecentShared:
 
     A forward hook on the trunk keeps references to the detached batches; nothing is copied unless a batch is larger
     than ``rows``. Every epoch starts empty, so that a resumed run sees what an uninterrupted one would.
+
+    Attributes
+    ----------
+    rows
+        How many samples are asked for.
     """
 
     def __init__(self, rows: int) -> None:
-        self._rows = rows
+        self.rows = rows
         self._batches: deque[Tensor] = deque()
         self._hook: RemovableHandle | None = None
         self._dtype = torch.float32
@@ -30,8 +35,9 @@ class RecentShared:
         self._dtype = model.bank.first_weight.dtype
         self._hook = model.trunk.register_forward_hook(self._keep)
 
-    def gathered(self) -> Tensor:
-        """The samples kept, newest last: ``(n, H)``, ``n ≤ rows``, in the branches' dtype.
+    @property
+    def batches(self) -> tuple[Tensor, ...]:
+        """What is kept, one tensor per call of the trunk, in the branches' dtype.
 
         Raises
         ------
@@ -43,7 +49,11 @@ class RecentShared:
                 "no shared representation was seen in this epoch, so heads cannot be refitted; train with the model "
                 "that was attached, or use refit_heads=False."
             )
-        return torch.cat(tuple(self._batches))[-self._rows :].to(self._dtype)
+        return tuple(batch.to(self._dtype) for batch in self._batches)
+
+    def gathered(self) -> Tensor:
+        """The samples kept, the newest last: ``(n, H)``, ``n ≤ rows``; see :attr:`batches`."""
+        return torch.cat(self.batches)[-self.rows :]
 
     def reset(self) -> None:
         """Begin the next epoch."""
@@ -61,6 +71,6 @@ class RecentShared:
         if not trunk.training or not isinstance(shared, Tensor):
             return
         batch = shared.detach()
-        self._batches.append(batch if len(batch) <= self._rows else batch[-self._rows :].clone())
-        while sum(map(len, self._batches)) - len(self._batches[0]) >= self._rows:
+        self._batches.append(batch if len(batch) <= self.rows else batch[-self.rows :].clone())
+        while sum(map(len, self._batches)) - len(self._batches[0]) >= self.rows:
             self._batches.popleft()

@@ -14,12 +14,13 @@ from ..model import MultiTaskModel
 from .align import check_alignable
 from .capture import Capture, make_capture
 from .clock import Clock
-from .criteria import Clustering, ClusterSettings, Criterion, cluster_branches, find_criterion
-from .embed import Embedding, embed
+from .criteria import Clustering, ClusterSettings, Criterion, find_criterion
+from .embed import Embedding
+from .epoch_end import EpochEnd, Whole
 from .events import Names, SharingEvent
 from .grouping import Grouping, one_holds_most
 from .lock import Lock
-from .merge import Optimizers, apply, as_optimizers
+from .merge import Optimizers, as_optimizers
 from .names import event_arrays, merged_names, names_by_branch, shared_groups, who
 from .plan import MergePlan, branch_losses, origins_of, plan_merges, plans_to
 from .recent import RecentShared
@@ -186,6 +187,7 @@ class SelectiveSharing:
         self._model: MultiTaskModel | None = None
         self._optimizers: tuple[torch.optim.Optimizer, ...] = ()
         self._capture: Capture | None = None
+        self._epoch_end = EpochEnd()
         self._warmup = 0  # known at attach()
         self._trials: list[Trial] = []
         self._apart: list[tuple[tuple[int, ...], ...]] = []
@@ -216,6 +218,7 @@ class SelectiveSharing:
         epochs: int | None = None,
         scaler: GradScaler | None = None,
         steps: int | None = None,
+        epoch_end: EpochEnd | None = None,
     ) -> Self:
         """Begin to watch a model; returns ``self``.
 
@@ -232,6 +235,8 @@ class SelectiveSharing:
             The gradient scaler, where one multiplies the losses (float16): what is captured is divided by it.
         steps
             How many steps an epoch has; for ``warmup="auto"``.
+        epoch_end
+            With several processes, what they do together at the end of an epoch; :mod:`selshare.distributed` has it.
 
         Raises
         ------
@@ -250,11 +255,13 @@ class SelectiveSharing:
         if not isinstance(model, MultiTaskModel):
             raise TypeError(f"attach() takes a MultiTaskModel, not {type(model).__name__}.")
         optimizers = as_optimizers(optimizer)
-        _check_left(self.plans, model)
+        self._epoch_end = epoch_end or EpochEnd()
+        whole = self._epoch_end.whole(model)
+        _check_left(self.plans, whole)
         self._warmup = warmup_epochs(self.settings["warmup"], epochs, steps)
-        self._lock.check(model.assignment)
+        self._lock.check(whole.assignment)
         if not self.locked:
-            self._check_enough(model.bank.branches)
+            self._check_enough(whole.branches)
             self._start_watching(model, optimizers, scaler)
         if self._mean_gradient is not None:
             self._mean_gradient.start(model)
@@ -290,12 +297,13 @@ class SelectiveSharing:
         model = self._model
         if model is None:
             raise RuntimeError("end_epoch() needs a model; call attach(model, optimizer) before training.")
-        losses = self._validation(model, validation_losses)
-        owners = names_by_branch(model)
+        whole = self._epoch_end.whole(model)
+        losses = self._validation(whole, validation_losses)
+        owners = names_by_branch(whole)
         accepted, undone = self._judge(model, losses)
         if self.locked or undone:  # what was captured no longer fits the branches
             self._next_epoch()
-            event = self._report_only(model, owners)
+            event = self._report_only(whole, owners)
         else:
             event = self._share(model, losses)
         event = replace(event, accepted=accepted, undone=undone)
@@ -340,7 +348,7 @@ class SelectiveSharing:
             raise ValueError(f"the sharing state was saved with {said}; build SelectiveSharing with the same settings.")
         plans = [MergePlan.from_json(plan) for plan in state["plans"]]
         if self._model is not None:
-            _check_left(plans, self._model)
+            _check_left(plans, self._epoch_end.whole(self._model))
         self.plans, self.epoch, self.events = plans, state["epoch"], []
         self._lock = Lock(self.settings["patience"], state["unchanged"], state["lock_reason"])
         self._grouping.load_state_dict(state["grouping"])
@@ -349,7 +357,7 @@ class SelectiveSharing:
         if self._model is not None:
             self._next_epoch()
 
-    def _validation(self, model: MultiTaskModel, given: Mapping[str, float] | Tensor | None) -> Tensor | None:
+    def _validation(self, model: Whole, given: Mapping[str, float] | Tensor | None) -> Tensor | None:
         """The validation losses as ``(T,)`` in float64, checked; ``None`` where they are not needed."""
         if not self.needs_validation:
             return None
@@ -390,16 +398,17 @@ class SelectiveSharing:
     def _share(self, model: MultiTaskModel, validation: Tensor | None) -> SharingEvent:
         """One end of epoch before the lock."""
         clock = Clock()
-        epoch, before, owners = self.epoch + 1, model.bank.branches, names_by_branch(model)
+        whole = self._epoch_end.whole(model)
+        epoch, before, owners = self.epoch + 1, whole.branches, names_by_branch(whole)
         arrays: dict[str, Any] = {}
         if not self._grouping.final:
             arrays = self._group(model, epoch, clock)
         with clock.stage("plan"):
-            losses = branch_losses(model.assignment, model.recorded_losses(), before)
+            losses = branch_losses(whole.assignment, whole.recorded_losses(), before)
             labels = self._grouping.labels
             assert labels is not None
             busy = [task for trial in self._trials for task in trial.tasks]
-            allowed = barred(labels, model.tasks_by_branch(), self._apart, busy)
+            allowed = barred(labels, whole.tasks_by_branch(), self._apart, busy)
             plan = plan_merges(allowed, losses, self.settings["merge"])
         due = self._due(epoch)
         with clock.stage("merge"):
@@ -414,11 +423,11 @@ class SelectiveSharing:
         return SharingEvent(
             epoch=epoch,
             criterion=self.settings["criterion"],
-            groups=shared_groups(model),
+            groups=shared_groups(whole),
             merged=clusters if due else (),
             clusters=clusters,
             branches_before=before,
-            branches_after=model.bank.branches,
+            branches_after=whole.branches,
             locked=self.locked,
             lock_reason=self._lock.reason,
             branch_tasks=owners,
@@ -444,20 +453,20 @@ class SelectiveSharing:
         self, gradients: Tensor, model: MultiTaskModel, epoch: int, centre: bool, clock: Clock
     ) -> tuple[Embedding, Tensor, Clustering | None]:
         """Embed and cluster, with or without what the gradients have in common."""
-        settings = self.settings
+        settings, whole = self.settings, self._epoch_end.whole(model)
         with clock.stage("embed"):
-            embedding = embed(
+            embedding = self._epoch_end.embed(
                 gradients,
-                settings["embedding"],
+                [who(names) for names in names_by_branch(whole)],
+                method=settings["embedding"],
                 relative_error=settings["relative_error"],
                 max_rank=settings["max_rank"],
                 centre=centre,
-                names=[who(names) for names in names_by_branch(model)],
             )
             _check_any(embedding)
         with clock.stage("cluster"):
             told = self._cluster_settings(epoch)
-            labels, clustering = cluster_branches(self._criterion, embedding, model.bank.branches, told)
+            labels, clustering = self._epoch_end.cluster(self._criterion, embedding, whole.branches, told)
         return embedding, labels, clustering
 
     def _due(self, epoch: int) -> bool:
@@ -471,18 +480,18 @@ class SelectiveSharing:
             origins = origins_of(self.plans, model.bank.branches)
             epochs = self.settings["validate_merges"]
             self._trials += begin_trials(plan, model, self._optimizers, validation, epochs, origins)
-        shared = self._recent.gathered() if self._recent is not None and plan.changes else None
+        shared = self._epoch_end.recent(self._recent) if self._recent is not None and plan.changes else None
         composing = self.settings["compose_branches"]
-        apply(plan, model, self._optimizers, shared=shared, compose_branches=composing)
+        self._epoch_end.apply(plan, model, self._optimizers, shared, compose_branches=composing)
         if plan.changes:
             self.plans.append(plan)
             self._grouping.restart()
-        self._lock.check(model.assignment)
+        self._lock.check(self._epoch_end.whole(model).assignment)
         if self._grouping.final and not self.locked:
             self._lock.reason = "the groups of the first epochs have merged"
         self._lock.count(plan.changes)
 
-    def _report_only(self, model: MultiTaskModel, owners: Names) -> SharingEvent:
+    def _report_only(self, model: Whole, owners: Names) -> SharingEvent:
         """The end of an epoch without clustering: after the lock, or when a group was taken apart."""
         return SharingEvent(
             epoch=self.epoch + 1,
@@ -491,7 +500,7 @@ class SelectiveSharing:
             merged=(),
             clusters=(),
             branches_before=len(owners),
-            branches_after=model.bank.branches,
+            branches_after=model.branches,
             locked=self.locked,
             lock_reason=self._lock.reason,
             branch_tasks=owners,
@@ -550,11 +559,11 @@ class SelectiveSharing:
             self._capture = None
 
 
-def _check_left(plans: Sequence[MergePlan], model: MultiTaskModel) -> None:
+def _check_left(plans: Sequence[MergePlan], model: Whole) -> None:
     """Raise unless the model has as many branches as the last plan left."""
-    if plans and len(plans[-1].kept()) != model.bank.branches:
+    if plans and len(plans[-1].kept()) != model.branches:
         raise ValueError(
-            f"the merges so far left {len(plans[-1].kept())} branches, but the model has {model.bank.branches}; load "
+            f"the merges so far left {len(plans[-1].kept())} branches, but the model has {model.branches}; load "
             "the model's saved state first, or replay(plans, model) on a fresh one."
         )
 

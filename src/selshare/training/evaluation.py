@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..model import MultiTaskModel
 from ..objectives import pack_targets, task_losses
+from ..tasks import TaskLayout
 from .batches import Data, as_loader, to_device
 from .metrics import mean_metric, score
 
@@ -41,32 +44,47 @@ def evaluate(model: MultiTaskModel, data: Data, batch_size: int = 512) -> Evalua
     The mode is put back after. Losses that compare samples with each other (ranking) see pairs within a batch, as in
     training; metrics see all samples.
     """
-    first = next(model.parameters())
     was_training = model.training
     model.eval()
     try:
-        outputs, targets, losses, count = _run(model, data, batch_size, first.device, first.dtype)
+        outputs, targets, losses, count = run_batches(model, as_loader(data, batch_size, shuffle=False))
     finally:
         model.train(was_training)
-    metrics = score(model.layout, outputs, targets)
-    weights = torch.tensor(model.layout.weights, dtype=torch.float64)
-    by_name = dict(zip(model.layout.names, losses.where(count > 0, torch.nan).tolist(), strict=True))
-    return Evaluation(float((weights * losses).sum()), by_name, metrics, mean_metric(model.layout, metrics))
+    return evaluation_of(model.layout, outputs, targets, losses, count)
+
+
+def evaluation_of(layout: TaskLayout, outputs: Tensor, targets: Tensor, total: Tensor, count: Tensor) -> Evaluation:
+    """The evaluation for all outputs and packed targets, and each task's summed loss and number of labels."""
+    losses = total / count.clamp(min=1)
+    metrics = score(layout, outputs, targets)
+    weights = torch.tensor(layout.weights, dtype=torch.float64)
+    by_name = dict(zip(layout.names, losses.where(count > 0, torch.nan).tolist(), strict=True))
+    return Evaluation(float((weights * losses).sum()), by_name, metrics, mean_metric(layout, metrics))
 
 
 @torch.no_grad()
-def _run(
-    model: MultiTaskModel, data: Data, batch_size: int, device: torch.device, dtype: torch.dtype
-) -> tuple[Tensor, ...]:
-    """All outputs and packed targets on the CPU, and each task's mean loss and number of labels."""
-    outputs, targets = [], []
-    total = torch.zeros(len(model.tasks), dtype=torch.float64, device=device)
+def run_batches(model: MultiTaskModel, loader: Iterable[Any]) -> tuple[Tensor, ...]:
+    """All outputs and packed targets on the CPU, and each task's summed loss and number of labels.
+
+    ``model`` is in evaluation mode; there may be no batch.
+    """
+    first = next(model.parameters())
+    outputs = [torch.empty(0, model.layout.output_width, dtype=first.dtype)]
+    targets = [torch.empty(0, model.layout.target_width)]
+    total = torch.zeros(len(model.tasks), dtype=torch.float64, device=first.device)
     count = torch.zeros_like(total)
-    for batch in as_loader(data, batch_size, shuffle=False):
-        inputs, given = to_device(batch, device, dtype)
-        outputs.append(model(inputs))
-        targets.append(pack_targets(model.layout, given))
-        losses = task_losses(model.layout, outputs[-1], targets[-1])
+    for batch in loader:
+        inputs, given = to_device(batch, first.device, first.dtype)
+        packed = pack_targets(model.layout, given)
+        predicted = model(inputs)
+        losses = task_losses(model.layout, predicted, packed)
         total += losses.values.double() * losses.labelled
         count += losses.labelled
-    return torch.cat(outputs).cpu(), torch.cat(targets).cpu(), (total / count.clamp(min=1)).cpu(), count.cpu()
+        outputs.append(predicted)
+        targets.append(packed)
+    return _joined(outputs), _joined(targets), total.cpu(), count.cpu()
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """All rows, on the CPU; the first part, which is empty, says what none look like."""
+    return torch.cat(parts[1:] or parts).cpu()

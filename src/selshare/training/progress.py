@@ -29,7 +29,7 @@ class Progress:
             console=Console(stderr=True),
             disable=not shown,
         )
-        fields: dict[str, Any] = {"epoch": 0, "within": "", "loss": "–", "metric": "–", "branches": model.bank.branches}
+        fields: dict[str, Any] = {"epoch": 0, "within": "", "loss": "–", "metric": "–", "branches": model.branches}
         self._task = self._bar.add_task(f"{title} " if title else "", total=epochs, **fields)
         self._steps, self._done = 0, 0
 

@@ -16,18 +16,20 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from ..distributed import current_ranks
 from ..model import MultiTaskModel
 from ..objectives import NonFiniteLoss, Objective, TaskLosses, check_finite_losses, pack_targets, weighted_sum
 from ..optim import BankAdam
 from ..sharing import SelectiveSharing
 from .aggregation import Aggregator, aggregated_backward
 from .average import WeightAverage
-from .batches import Data, Targets, as_loader, steps_of, to_device
-from .evaluation import Evaluation, evaluate
+from .batches import Data, Targets, as_loader, steps_of
+from .evaluation import Evaluation
 from .history import EpochRecord, History
 from .metrics import higher_is_better
+from .processes import Batch, DataParallelProcesses, OneProcess, to_model
 from .progress import Progress
-from .resume import CheckpointFolder, random_states, restore_random_states
+from .resume import CheckpointFolder
 from .update import Update
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -87,6 +89,11 @@ class Trainer:
         when ``None``. See :mod:`selshare.training.checkpoint` for the format.
     keep_checkpoints
         How many to keep.
+    distributed
+        ``"auto"``: with several processes (``torchrun``, :func:`selshare.distributed.processes`) train data parallel,
+        with the result of one process, to rounding (:class:`selshare.distributed.DataParallel`); every rank builds the
+        same Trainer and calls the same methods, and rank 0 writes checkpoints, shows progress and calls callbacks.
+        ``None``: each process by itself.
     progress
         Show a progress bar and a line for each merge on the terminal.
     title
@@ -115,6 +122,7 @@ class Trainer:
         on_nonfinite: str = "raise",
         checkpoints: str | Path | None = None,
         keep_checkpoints: int = 2,
+        distributed: str | None = "auto",
         progress: bool = True,
         title: str = "",
     ) -> None:
@@ -135,6 +143,12 @@ class Trainer:
                 "objectives, aggregator and on_nonfinite='skip', or compile."
             )
         self.model = model
+        self._processes = _processes(distributed)
+        if type(self._processes) is not OneProcess and (objectives or aggregator is not None or compile):
+            raise ValueError(
+                "further objectives and aggregators see one rank's rows only, and compiled steps exchange nothing, so "
+                "they cannot be used with several processes; leave them out, or train with one."
+            )
         self.optimizer = _built(optimizer, model)
         self.sharing = sharing
         self.objectives = tuple(objectives)
@@ -144,8 +158,12 @@ class Trainer:
         self._update = Update(
             self.optimizer, self._device.type, precision=precision, accumulate=accumulate, clip_norm=clip_norm
         )
+        self._update.before_step = self._processes.before_step
         self._average = None if average is None else WeightAverage(model, average)
-        self._loss = torch.compile(_loss, fullgraph=True) if compile else _loss
+        self._loss = self._processes.loss
+        if compile:
+            compiled = torch.compile(_loss, fullgraph=True)
+            self._loss = lambda model, batch, check: compiled(model, *to_model(batch, model), check)
         self.batch_size = batch_size
         self.seed = seed
         self.callbacks = tuple(callbacks)
@@ -187,15 +205,28 @@ class Trainer:
             raise ValueError(f"epochs must be at least 1; it is {epochs}.")
         if validation is None and self.sharing is not None and self.sharing.needs_validation:
             raise ValueError("validate_merges needs validation data: fit(train, validation); or set it to 0.")
+        self._processes.start(self.model)
+        try:
+            return self._fit(train, validation, epochs, resume)
+        finally:
+            self._processes.stop()
+
+    def _fit(self, train: Data, validation: Data | None, epochs: int, resume: str | None) -> History:
+        """:meth:`fit`, together with all processes."""
         saved = self._saved(resume)
         history = History()
         best = _Best(self._by_metric, _metric_sign(self.model))
         if saved is not None:
             history = self._load(saved, best)
         if self.sharing is not None:
-            steps = steps_of(train, self.batch_size)
-            scaler = self._update.scaler
-            self.sharing.attach(self.model, self.optimizer, epochs=epochs, steps=steps, scaler=scaler)
+            self.sharing.attach(
+                self.model,
+                self.optimizer,
+                epochs=epochs,
+                steps=steps_of(train, self.batch_size),
+                scaler=self._update.scaler,
+                epoch_end=self._processes.epoch_end,
+            )
         try:
             self._run(train, validation, epochs, history, best, None if saved is None else saved["random"])
         finally:
@@ -209,17 +240,12 @@ class Trainer:
 
     def evaluate(self, data: Data) -> Evaluation:
         """Loss and metrics on ``data``, see :func:`selshare.training.evaluation.evaluate`."""
-        return evaluate(self.model, data)
+        return self._processes.evaluate(self.model, data)
 
     @property
     def _device(self) -> torch.device:
         """Where the model is."""
         return next(self.model.parameters()).device
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        """What the model computes in, but for autocast."""
-        return next(self.model.parameters()).dtype
 
     def _averaged(self) -> AbstractContextManager[None]:
         """The averaged weights are in the model, if there are any."""
@@ -240,7 +266,7 @@ class Trainer:
                     "it, or choose another folder."
                 )
             return None
-        saved = self.checkpoints.newest()
+        saved = self._processes.newest(self.checkpoints)
         if saved is not None:
             _check_same_setup(saved["setup"], self._setup())
         return saved
@@ -303,20 +329,22 @@ class Trainer:
         random: Mapping[str, Any] | None,
     ) -> None:
         """All epochs that are left, with their own random state: torch's global one is as it was afterwards."""
-        with torch.random.fork_rng(), Progress(self.model, epochs, self.progress, self.title) as progress:
-            torch.manual_seed(self.seed)
+        shown = self.progress and self._processes.first
+        with torch.random.fork_rng(), Progress(self.model, epochs, shown, self.title) as progress:
+            self._processes.seed(self.seed)
             order = torch.Generator().manual_seed(self.seed)
             loader = as_loader(train, self.batch_size, shuffle=True, generator=order)
             if random is not None:
-                restore_random_states(random, loader, order)
+                self._processes.restore_random_states(random, loader, order)
             for epoch in range(len(history.epochs) + 1, epochs + 1):
                 record = self._epoch(epoch, loader, validation, history, progress)
                 if validation is not None:
                     with self._averaged():
                         best.offer(record, self.model)
                 if self.checkpoints is not None:
-                    self.checkpoints.write(epoch, self._state(history, best, random_states(loader, order)))
-                for callback in self.callbacks:
+                    state = self._state(history, best, self._processes.random_states(loader, order))
+                    self._processes.write(self.checkpoints, epoch, state)
+                for callback in self.callbacks if self._processes.first else ():
                     callback(record)
 
     def _epoch(
@@ -338,6 +366,7 @@ class Trainer:
                     self._average.restart()
             history.events.append(event)
             progress.event(event)
+        self._processes.end_epoch()
         shared = time.perf_counter()
         if self.scheduler is not None and self.scheduler_every == "epoch":
             self.scheduler.step()
@@ -349,7 +378,7 @@ class Trainer:
             validation_loss=None if result is None else result.loss,
             metrics={} if result is None else result.metrics,
             mean_metric=None if result is None else result.mean_metric,
-            branches=self.model.bank.branches,
+            branches=self.model.branches,
             seconds=trained - started,
             sharing_seconds=shared - trained,
             skipped=dict(skipped),
@@ -368,14 +397,13 @@ class Trainer:
         self.model.train()
         self.model.reset_loss_record()
         progress.start_epoch(loader)
-        self._update.begin_epoch(loader)
+        self._update.begin_epoch(steps_of(loader, self.batch_size))
         steps, failure = 0, None
-        for batch in loader:
-            inputs, targets = to_device(batch, self._device, self._dtype)
+        for batch in self._processes.batches(loader):
             self._update.begin_batch()
             usable = True
             try:
-                self._backward(inputs, targets)
+                self._backward(batch)
             except NonFiniteLoss as error:
                 if self.on_nonfinite == "raise":
                     raise
@@ -396,14 +424,15 @@ class Trainer:
             self.scheduler.step()
         return stepped
 
-    def _backward(self, inputs: Tensor, targets: Targets) -> None:
+    def _backward(self, batch: Batch) -> None:
         """Gradients of the tasks' losses and the further objectives."""
         check = True if self.on_nonfinite == "skip" else None
         if not self.objectives and self.aggregator is None:
             with self._update.autocast():
-                loss = self._loss(self.model, inputs, targets, check)
+                loss = self._loss(self.model, batch, check)
             self._update.backward(loss)
             return
+        inputs, targets = to_model(batch, self.model)
         with self._update.autocast():
             shared = self.model.shared(inputs)
             outputs = self.model.outputs_from(shared)
@@ -470,6 +499,14 @@ def _built(optimizer: Optimizer | MakeOptimizer | None, model: MultiTaskModel) -
     if isinstance(optimizer, Optimizer):
         return optimizer
     return (optimizer or BankAdam)(model.parameters())
+
+
+def _processes(distributed: str | None) -> OneProcess:
+    """How to run, by what was asked for and whether there are several processes."""
+    if distributed not in ("auto", None):
+        raise ValueError(f"distributed must be 'auto' or None; it is {distributed!r}.")
+    ranks = current_ranks() if distributed == "auto" else None
+    return OneProcess() if ranks is None else DataParallelProcesses(ranks)
 
 
 def _state_of(objective: Objective) -> dict[str, Any] | None:

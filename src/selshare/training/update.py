@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -37,6 +37,8 @@ class Update:
     ----------
     scaler
         The gradient scaler, for float16.
+    before_step
+        Called when all gradients of a step are there, before they are clipped.
 
     Raises
     ------
@@ -65,14 +67,15 @@ class Update:
         self._accumulate, self._clip_norm = accumulate, clip_norm
         self._batches: int | None = None  # of the epoch, where known
         self._done, self._size, self._collected = 0, 1, 0
+        self.before_step: Callable[[], None] = _nothing
 
     def autocast(self) -> AbstractContextManager[Any]:
         """What forward and loss run under."""
         return nullcontext() if self._dtype is None else torch.autocast(self._device_type, self._dtype)
 
-    def begin_epoch(self, loader: object) -> None:
-        """An epoch of ``loader`` begins."""
-        self._batches = len(loader) if isinstance(loader, Sized) else None
+    def begin_epoch(self, batches: int | None) -> None:
+        """An epoch of so many batches begins; ``None`` where that is not known."""
+        self._batches = batches
         self._done = 0
 
     def begin_batch(self) -> None:
@@ -115,6 +118,7 @@ class Update:
 
     def _step(self) -> None:
         """Clip, step, adapt the scale."""
+        self.before_step()
         if self._clip_norm is not None:
             if self.scaler is not None:
                 self.scaler.unscale_(self._optimizer)
@@ -126,3 +130,7 @@ class Update:
             self.scaler.step(self._optimizer)
             self.scaler.update()
         self._collected = 0
+
+
+def _nothing() -> None:
+    """One process has all gradients."""
