@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ from .resume import CheckpointFolder, random_states, restore_random_states
 from .shares import ShareLoader, dealt
 
 Batch = Any
+Loss = Callable[[MultiTaskModel, Tensor, Targets, bool | None], Tensor]
 
 
 class OneProcess:
@@ -49,10 +50,10 @@ class OneProcess:
         """What :meth:`loss` takes, for one epoch."""
         return iter(loader)
 
-    def loss(self, model: MultiTaskModel, batch: Batch, check: bool | None) -> Tensor:
-        """The tasks' losses, to call backward on."""
+    def loss(self, loss: Loss, model: MultiTaskModel, batch: Batch, check: bool | None) -> Tensor:
+        """The tasks' losses, to call backward on: ``loss(model, inputs, targets, check)``, which may be compiled."""
         inputs, targets = to_model(batch, model)
-        return model.loss(model(inputs), targets, check=check)
+        return loss(model, inputs, targets, check)
 
     def before_step(self) -> None:
         """Between the last backward and a step."""
@@ -121,7 +122,7 @@ class DataParallelProcesses(OneProcess):
                 return
             yield share
 
-    def loss(self, model: MultiTaskModel, batch: Batch, check: bool | None) -> Tensor:
+    def loss(self, loss: Loss, model: MultiTaskModel, batch: Batch, check: bool | None) -> Tensor:
         """This rank's term of the loss of the whole batch."""
         assert self._parallel is not None
         inputs, targets = to_model(batch[0], model)

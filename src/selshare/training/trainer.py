@@ -160,10 +160,7 @@ class Trainer:
         )
         self._update.before_step = self._processes.before_step
         self._average = None if average is None else WeightAverage(model, average)
-        self._loss = self._processes.loss
-        if compile:
-            compiled = torch.compile(_loss, fullgraph=True)
-            self._loss = lambda model, batch, check: compiled(model, *to_model(batch, model), check)
+        self._loss = torch.compile(_loss, fullgraph=True) if compile else _loss
         self.batch_size = batch_size
         self.seed = seed
         self.callbacks = tuple(callbacks)
@@ -429,7 +426,7 @@ class Trainer:
         check = True if self.on_nonfinite == "skip" else None
         if not self.objectives and self.aggregator is None:
             with self._update.autocast():
-                loss = self._loss(self.model, batch, check)
+                loss = self._processes.loss(self._loss, self.model, batch, check)
             self._update.backward(loss)
             return
         inputs, targets = to_model(batch, self.model)
