@@ -80,7 +80,7 @@ def die(record):
     if record.epoch == 2 and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os.kill(os.getpid(), signal.SIGKILL)
 
-with processes(timeout=20) as ranks:
+with processes(timeout=60) as ranks:
     model = binary_model()
     train(model, planted(), folder=folder / "checkpoints", resume="auto", callbacks=(die,), epochs=4, warmup=2)
     torch.save(weights(model), folder / f"weights{{ranks.rank}}")
@@ -94,7 +94,7 @@ def test_torchrun_restarts_and_the_run_goes_on(tmp_path: Path) -> None:
     script.write_text(SCRIPT.format(here=str(Path(__file__).parent), folder=str(tmp_path)))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1"]
     command = [*launcher, f"--master-port={free_port()}", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     model = binary_model()
     train(model, planted(), **SETTINGS)
