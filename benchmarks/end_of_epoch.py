@@ -22,11 +22,11 @@ from .planted import planted_batches, planted_model, train
 EPOCH = 200
 
 
-def measure(branches: int, capture: str, steps: int) -> dict[str, Any]:
-    """Seconds of one step (median) and of each stage at the end of the epoch."""
+def measure(branches: int, capture: str, steps: int, preset: str) -> dict[str, Any]:
+    """Seconds of one step (median) and of each stage at the end of an epoch that merges."""
     model = planted_model(branches)
     optimizer = BankSGD(model.parameters(), lr=0.02, momentum=0.5)
-    sharing = SelectiveSharing(capture=capture, preset="paper").attach(model, optimizer)
+    sharing = SelectiveSharing(capture=capture, preset=preset, warmup=0).attach(model, optimizer)
     seconds = []
     for batch in planted_batches(branches, steps):
         started = time.perf_counter()
@@ -39,6 +39,7 @@ def measure(branches: int, capture: str, steps: int) -> dict[str, Any]:
     return {
         "branches": branches,
         "capture": capture,
+        "preset": preset,
         "step": step,
         "end": end,
         "share_of_epoch": end / (EPOCH * step),
@@ -56,12 +57,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    measure(20, "free", 3)
-    rows = [measure(b, capture, arguments.steps) for b in arguments.branches for capture in ("exact", "free", "sketch")]
+    measure(20, "free", 3, "default")
+    cases = [("exact", "paper"), ("free", "paper"), ("sketch", "paper"), ("exact", "default")]
+    rows = [measure(b, capture, arguments.steps, preset) for b in arguments.branches for capture, preset in cases]
     for row in rows:
         stages = ", ".join(f"{name} {seconds:.3f}" for name, seconds in row["stages"].items())
         print(
-            f"{row['branches']} branches, {row['capture']}: step {1e3 * row['step']:.1f} ms; end of epoch "
+            f"{row['branches']} branches, {row['capture']}, {row['preset']}: step {1e3 * row['step']:.1f} ms; end of epoch "
             f"{row['end']:.2f} s = {100 * row['share_of_epoch']:.1f} % of {EPOCH} steps ({stages}); "
             f"{row['branches_after']} branches left"
         )

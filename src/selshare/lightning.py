@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -80,7 +81,9 @@ class SharingCallback(Callback):
             )
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
-        self.sharing.attach(self._model, trainer.optimizers, epochs=epochs, scaler=scaler)
+        batches = trainer.num_training_batches
+        steps = int(batches) if math.isfinite(batches) else None
+        self.sharing.attach(self._model, trainer.optimizers, epochs=epochs, scaler=scaler, steps=steps)
         self._model.reset_loss_record()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -196,7 +196,7 @@ def test_dead_units_few_rows_and_large_groups_are_no_obstacle(monkeypatch):
         assert all(torch.isfinite(p).all() for p in merged.parameters())
         torch.testing.assert_close(outputs_on(merged, shared)[:, :1], wanted[:, :1])  # a constant
     shared = torch.randn(64, 8, dtype=torch.float64)
-    monkeypatch.setattr(sys.modules["selshare.sharing.compose"], "ELEMENTS", 2 * 64 * 12)
+    monkeypatch.setattr(sys.modules["selshare.sharing.compose"], "UNITS", 2 * 12)
     survivors = copy.deepcopy(model)
     apply(PLAN, model, shared=shared, compose_branches=True)  # two of three branches lend
     rows = torch.cat([survivors.bank.first_weight[branch] for branch in (0, 2)])

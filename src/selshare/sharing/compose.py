@@ -17,7 +17,8 @@ from ..model import BranchBank
 from .plan import MergePlan
 
 RIDGE = 1e-4
-ELEMENTS = 2**23  # of the responses of a layer, 64 MB in float64
+UNITS = 2**12  # of a layer to choose from: their inner products take 64 MB in float32
+FLOOR = {torch.float32: 1e-5, torch.float64: 1e-10}  # of a column's squared length, below which it counts as spanned
 
 
 def can_compose(bank: BranchBank, shared: Tensor) -> bool:
@@ -38,7 +39,9 @@ def compose(
     stay as they are. The order of a branch's features has no meaning afterwards: refit its heads.
 
     Exact, up to the ridge, where no layer of the group has more units that respond differently than the layer is
-    wide; what a greedy choice finds where it has. O(N · branches · width²) a layer and group, in float64.
+    wide; what a greedy choice finds where it has. Of a group whose layers have more than 4,096 units, only as many
+    branches lend units as make so many, the survivor among them. O(N · units²) a layer and group; the choice is in
+    the branches' precision, the fit in float64.
 
     Parameters
     ----------
@@ -47,8 +50,7 @@ def compose(
     bank
         One for which :func:`can_compose` holds.
     shared
-        ``(N, H)`` samples of the shared representation. Of a group so large that a layer's responses to them would
-        have more than 2²³ elements, only as many branches lend units as fit, the survivor among them.
+        ``(N, H)`` samples of the shared representation.
     outputs
         For each group what its heads give on ``shared``, ``(N, columns)``. Every column counts alike.
     ridge
@@ -56,7 +58,7 @@ def compose(
     """
     layers = list(bank._plain_layers() or ())
     linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
-    most = max(2, ELEMENTS // (len(shared) * max(int(layer.weight.shape[1]) for layer in linears)))
+    most = max(2, UNITS // max(int(layer.weight.shape[1]) for layer in linears))
     for group, survivor, wanted in zip(plan.groups, plan.survivors, outputs, strict=True):
         lenders = torch.tensor(_lenders(group, survivor, most), device=shared.device)
         inputs, units = _responses(layers, shared, lenders)
@@ -74,29 +76,28 @@ def choose(candidates: Tensor, goal: Tensor, count: int) -> Tensor:
 
     Each is the column that, with those chosen before and a constant, leaves the least of the centred ``goal`` in the
     sense of least squares: simultaneous orthogonal matching pursuit (Tropp, Gilbert, Strauss, 2006), the gain of a
-    column taken exactly. No column twice; ties go to the first. O(count · N · M).
+    column taken exactly. No column twice; ties go to the first. The steps are those of a Cholesky factorisation of
+    the columns' inner products whose pivots are the choices: O(N · M² + M · count²), in the dtype of ``candidates``.
     """
-    columns, goal = _centred(candidates), _centred(goal)
-    left = columns.square().sum(0)  # squared length of each column outside the span of those chosen
-    floor = 1e-10 * left.max()
-    cross = columns.mT @ goal
-    basis = columns.new_zeros(count, len(columns))
+    columns, goal = _centred(candidates), _centred(goal.to(candidates.dtype))
+    gram, cross = columns.mT @ columns, columns.mT @ goal
+    left = gram.diagonal().clone()  # squared length of each column outside the span of those chosen
+    floor = FLOOR[candidates.dtype] * left.max()
+    factor = columns.new_zeros(count, len(left))
+    taken = torch.zeros_like(left, dtype=torch.bool)
     chosen: list[int] = []
     for step in range(count):
         usable = left > floor
         gain = torch.where(usable, cross.square().sum(1) / torch.where(usable, left, 1.0), -1.0)
-        gain[chosen] = -2.0
-        best = int(gain.argmax())
+        best = int(gain.masked_fill_(taken, -2.0).argmax())
         chosen.append(best)
+        taken[best] = True
         if not usable[best]:
             continue
-        direction = columns[:, best]
-        for _ in range(2):  # once more, against rounding
-            direction = direction - basis[:step].mT @ (basis[:step] @ direction)
-        direction = direction / torch.linalg.vector_norm(direction)
-        basis[step] = direction
-        along = direction @ columns
-        cross -= torch.outer(along, direction @ goal)
+        length = left[best].sqrt()
+        along = (gram[best] - factor[:step, best] @ factor[:step]) / length
+        factor[step] = along
+        cross -= torch.outer(along, cross[best] / length)
         left -= along.square()
     return torch.tensor(chosen, device=candidates.device)
 
@@ -111,15 +112,16 @@ def _lenders(group: Sequence[int], survivor: int, most: int) -> list[int]:
 
 def _responses(layers: Sequence[nn.Module], shared: Tensor, lenders: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """What every unit of each layer receives, and what it passes on: ``(N, lenders · width)`` for each Linear layer."""
-    features = shared.double().unsqueeze(0).expand(len(lenders), *shared.shape)
+    dtype = torch.promote_types(shared.dtype, torch.float32)
+    features = shared.to(dtype).unsqueeze(0).expand(len(lenders), *shared.shape)
     inputs: list[Tensor] = []
     units: list[Tensor] = []
     for layer in layers:
         if isinstance(layer, nn.Linear):
             if inputs:
                 units.append(_flat(features))
-            features = features @ layer.weight[lenders].double().mT
-            features = features if layer.bias is None else features + layer.bias[lenders].double().unsqueeze(1)
+            features = features @ layer.weight[lenders].to(dtype).mT
+            features = features if layer.bias is None else features + layer.bias[lenders].to(dtype).unsqueeze(1)
             inputs.append(_flat(features))
         else:
             features = _elementwise(layer, features)
@@ -147,7 +149,8 @@ def _write(
             at = lenders[chosen[0] // width], chosen[0] % width
             weight, bias = layer.weight[at].double(), None if layer.bias is None else layer.bias[at].double()
         else:
-            weight, bias = _fitted(features, inputs[level][:, chosen[level]], ridge, free=layer.bias is not None)
+            received = inputs[level][:, chosen[level]].double()
+            weight, bias = _fitted(features, received, ridge, free=layer.bias is not None)
         layer.weight[survivor] = weight.to(layer.weight.dtype)
         features = features @ layer.weight[survivor].double().mT
         if layer.bias is not None and bias is not None:
