@@ -63,8 +63,8 @@ def main() -> None:
     for row in rows:
         stages = ", ".join(f"{name} {seconds:.3f}" for name, seconds in row["stages"].items())
         print(
-            f"{row['branches']} branches, {row['capture']}, {row['preset']}: step {1e3 * row['step']:.1f} ms; end of epoch "
-            f"{row['end']:.2f} s = {100 * row['share_of_epoch']:.1f} % of {EPOCH} steps ({stages}); "
+            f"{row['branches']} branches, {row['capture']}, {row['preset']}: step {1e3 * row['step']:.1f} ms; end of "
+            f"epoch {row['end']:.2f} s = {100 * row['share_of_epoch']:.1f} % of {EPOCH} steps ({stages}); "
             f"{row['branches_after']} branches left"
         )
     if arguments.json:
