@@ -105,6 +105,15 @@ def _adam(G: int, delta: Tensor, dtype: torch.dtype = torch.float32) -> Launch:
     return gradient_launch(delta, shared, weight, weight=weight, first=weight, second=weight, rule="adam", **ADAM)
 
 
+def _counted_adam(G: int) -> Launch:
+    weight, corrections = numbers(G, O, H), numbers(3, dtype=FP64)
+    rule = {name: value for name, value in ADAM.items() if name not in ("lr", "root", "shrink")}
+    return gradient_launch(
+        *(delta(G), numbers(B, H), weight),
+        **{"weight": weight, "first": weight, "second": weight, "rule": "adam", "corrections": corrections, **rule},
+    )
+
+
 def _capture(G: int, dtype: torch.dtype) -> Launch:
     return gradient_launch(delta(G, dtype), numbers(B, H, dtype=dtype), numbers(G, O, H))
 
@@ -124,7 +133,8 @@ def _heads(
     weights, bytes_ = HEADS * FEATURES, dtype.itemsize
 
     def least(samples: int) -> int:
-        return bytes_ * (LIVE * samples * FEATURES + weights + HEADS * samples) + 8 * HEADS
+        biases = HEADS if operation == "stacked_linear" else 0
+        return bytes_ * (LIVE * samples * FEATURES + weights + biases + HEADS * samples) + 8 * HEADS
 
     def separate(samples: int) -> int:
         copies = HEADS * samples * FEATURES
@@ -160,8 +170,8 @@ def _source() -> Tensor:
 
 def _forward(samples: int, dtype: torch.dtype) -> Launch:
     outputs = numbers(samples, HEADS, 1, dtype=dtype).transpose(0, 1)
-    weight = numbers(HEADS, 1, FEATURES, dtype=dtype)
-    return forward_launch(_features(samples, dtype), weight, None, _source(), True, outputs)
+    weight, bias = numbers(HEADS, 1, FEATURES, dtype=dtype), numbers(HEADS, 1, dtype=dtype)
+    return forward_launch(_features(samples, dtype), weight, bias, _source(), True, outputs)
 
 
 def _backward(samples: int, dtype: torch.dtype) -> Launch:
@@ -211,7 +221,7 @@ def _gram(rows: int, columns: int, dtype: torch.dtype, huge_size: int | None) ->
         huge_size=huge_size,
         least=lambda G: G * (dtype.itemsize * rows * columns + 8 * rows * rows),
         flops=lambda G: 2 * G * tiles * tile * tile * columns,
-        separate=lambda G: G * ((8 if dtype == FP64 else 16 + dtype.itemsize) * rows * columns + 8 * rows * rows),
+        separate=lambda G: G * ((8 if dtype == FP64 else 20) * rows * columns + 8 * rows * rows),
         arithmetic="fp64 tensor",
     )
 
@@ -239,23 +249,23 @@ def _joint_gram(rows: int, columns: int) -> Case:
     )
 
 
-def _project(rows: int, columns: int, rank: int, dtype: torch.dtype = torch.float32) -> Case:
+def _project(rows: int, columns: int, rank: int) -> Case:
     """Unfoldings on their leading directions; torch converts to float64 and back."""
 
     def launch(G: int) -> Launch:
         basis = numbers(G, rows, rank, dtype=FP64)
-        return project_launch(basis, numbers(G, rows, columns, dtype=dtype), numbers(G, rank, columns))
+        return project_launch(basis, numbers(G, rows, columns), numbers(G, rank, columns))
 
     return Case(
         "project_matrices",
-        f"{rows} × {columns} on {rank}{_input(dtype)}",
+        f"{rows} × {columns} on {rank}",
         launch,
         size=2000,
         counted_size=30,
         huge_size=90_000,
-        least=lambda G: G * (dtype.itemsize * rows * columns + 8 * rows * rank + 4 * rank * columns),
+        least=lambda G: 4 * G * (rows * columns + 2 * rows * rank + rank * columns),
         flops=lambda G: 2 * G * -(-rows // 16) * 16 * columns * max(16, rank),
-        separate=lambda G: G * ((16 + dtype.itemsize) * rows * columns + 8 * rows * rank + 20 * rank * columns),
+        separate=lambda G: 4 * G * (5 * rows * columns + 2 * rows * rank + 5 * rank * columns),
         arithmetic="fp64 tensor",
     )
 
@@ -313,6 +323,7 @@ CASES = [
     _gradient("fused_sgd_step, bfloat16 input", 6, 9, lambda G: _sgd(G, delta(G, BF16), BF16), half=True),
     _gradient("fused_sgd_step, float16 input", 6, 9, lambda G: _sgd(G, delta(G, FP16), FP16), half=True),
     _gradient("fused_adam_step", 8, 11, lambda G: _adam(G, delta(G))),
+    _gradient("fused_adam_step, step counted on the device", 8, 11, _counted_adam),
     _gradient("fused_adam_step, bfloat16 input", 8, 11, lambda G: _adam(G, delta(G, BF16), BF16), half=True),
     _gradient("fused_adam_step, float16 input", 8, 11, lambda G: _adam(G, delta(G, FP16), FP16), half=True),
     _sketch(),
@@ -325,12 +336,10 @@ CASES = [
     _heads("weight_gradient", _head_gradient, None, BF16, forward=True),
     _heads("stacked_linear", _forward, None, FP16, forward=True),
     _gram(10, 3000, torch.float32, 80_000),
-    _gram(10, 3000, BF16, None),
     _gram(80, 300, torch.float32, None),
     _gram(80, 300, FP64, None),
     _joint_gram(300, 30_000),
     _project(80, 300, 8),
-    _project(80, 300, 8, BF16),
     _distances("core_distances", False, _cores, 2),
     _distances("core_distances", True, _cores, 2),
     _distances("mutual_reachability", False, _reachability, 5, matrix=True),

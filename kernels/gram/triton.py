@@ -1,4 +1,6 @@
-"""Triton: float64 sums in registers, straight from float32, half or float64 numbers; nothing is copied or converted.
+"""Triton: float64 sums in registers, straight from float32 or float64 numbers; nothing is copied or converted.
+
+Half precision is copied to float32 first: Triton 3.6 fails on float64 products of it for sm_80.
 
 A Gram matrix is formed by tiles on and below the diagonal. Where there are too few of them to fill a GPU, programs
 share the columns, and their parts, of which only that much is written, are added in a fixed order.
@@ -21,6 +23,7 @@ LEAST_COLUMNS = 512  # that a program adds up, where programs share them
 
 def gram_matrices(matrices: Tensor) -> Tensor:
     """See :func:`selshare.kernels.gram.gram_matrices`."""
+    matrices = matrices.to(sums_of(matrices.dtype))
     count, rows, columns = matrices.shape
     if matrices.numel() == 0:
         return matrices.new_zeros(count, rows, rows, dtype=torch.float64)
@@ -31,8 +34,8 @@ def gram_matrices(matrices: Tensor) -> Tensor:
 
 def project_matrices(basis: Tensor, matrices: Tensor) -> Tensor:
     """See :func:`selshare.kernels.gram.project_matrices`."""
-    shape = len(matrices), basis.shape[2], matrices.shape[2]
-    result = matrices.new_empty(shape, dtype=sums_of(matrices.dtype))
+    matrices = matrices.to(sums_of(matrices.dtype))
+    result = matrices.new_empty(len(matrices), basis.shape[2], matrices.shape[2])
     if result.numel():
         project_launch(basis, matrices, result).run()
     return result

@@ -111,7 +111,7 @@ def backward_launch(
         **_strides("weight", weight, "layer", "output", "feature"),
         **_strides("input", inputs, "source", "sample", "feature"),
         **_strides("result", by_inputs, "source", "sample", "feature"),
-        "INDEX": _index(inputs, by_inputs, delta),
+        "INDEX": _index(inputs, by_inputs, delta, weight),
         "SUMS": sums_type(inputs.dtype),
         "PRECISION": product_precision(inputs.dtype),
         "BLOCK_B": BLOCK_B,
@@ -187,7 +187,7 @@ def _forward(
         total = tl.dot(x, w, total, input_precision=PRECISION, out_dtype=SUMS)
     if bias is not None:
         bias += layer * bias_layer + output.to(tl.int64) * bias_output
-        total += tl.load(bias + o * bias_output, has_output, other=0.0).to(SUMS)[None, :]
+        total += tl.load(bias + o.to(tl.int64) * bias_output, has_output, other=0.0).to(SUMS)[None, :]
     outputs += layer * result_layer + sample.to(tl.int64) * result_sample + output.to(tl.int64) * result_output
     there = (b * result_sample)[:, None] + (o * result_output)[None, :]
     tl.store(outputs + there, total, has_sample[:, None] & has_output[None, :])

@@ -30,13 +30,13 @@ REPAIRS = 3
 def tt_svd(tensors: Tensor, modes: tuple[int, ...], *, max_rank: int, relative_error: float) -> TensorTrain:
     """See :func:`selshare.kernels.tt_svd`. All arithmetic in float64.
 
-    Between steps tensors are float32, unless they were float64; half precision is read as it is.
+    Between steps tensors are float32, unless they were float64. Half precision is copied to float32 first.
     """
     require_finite(tensors, "tensors")
     count, columns = tensors.shape
     dtype = sums_of(tensors.dtype)
     single = dtype == torch.float32
-    rest, exponents = (tensors, None) if single else scaled(tensors)
+    rest, exponents = (tensors.to(dtype), None) if single else scaled(tensors)
     allowed = tensors.new_zeros(count, dtype=torch.float64)
     cores, ranks, rank = [], [], 1
     for step, mode in enumerate(modes[:-1]):

@@ -64,3 +64,18 @@ def test_strides_past_two_to_the_31(tmp_path: Path, shape: tuple[int, int, int],
     assert gradients.inputs is not None
     close(gradients.inputs, torch.where(values <= 0, 0.0, wanted))
     close(weight_gradient(delta, inputs, source=source), torch.einsum("gbo,gbi->goi", delta, values[source]))
+
+
+def test_weights_and_biases_with_strides_past_two_to_the_31(tmp_path: Path) -> None:
+    values, source = torch.randn(2, 6, 34), torch.tensor([2, 0])
+    weight = spread(values, (16, 2, 2**26 + 1), tmp_path)
+    inputs, delta = torch.randn(3, 4, 34), torch.randn(2, 4, 6)
+    close(stacked_linear(inputs, weight, None, source=source), torch.bmm(inputs[source], values.mT))
+    gradients = stacked_linear_backward(delta, inputs, weight, source=source)
+    assert gradients.inputs is not None
+    close(gradients.inputs, torch.zeros(3, 4, 34).index_add(0, source, torch.bmm(delta, values)))
+    numbers = torch.randn(2, 6)
+    bias = spread(numbers, (1, 2**29 + 1), tmp_path)
+    close(
+        stacked_linear(inputs, values, bias, source=source), torch.baddbmm(numbers[:, None], inputs[source], values.mT)
+    )
