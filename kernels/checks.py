@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+
 import torch
 from torch import Tensor
 
@@ -9,8 +13,21 @@ FLOATS = (torch.float32, torch.float64)
 HALVES = (torch.float16, torch.bfloat16)
 
 
+def require_tensor(tensor: object, what: str) -> None:
+    """Raise ``TypeError`` unless ``tensor`` is a tensor whose entries lie in memory as they are."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{what} must be a torch.Tensor; it is a {type(tensor).__name__}.")
+    if tensor.layout != torch.strided:
+        raise TypeError(f"{what} is a {tensor.layout} tensor; call .to_dense() on it first.")
+    if tensor.is_meta:
+        raise TypeError(f"{what} is on the meta device and holds no values; pass a tensor on the CPU or a GPU.")
+    if tensor.is_neg():
+        raise TypeError(f"{what} is a view that stands for its negative; call .resolve_neg() on it first.")
+
+
 def require_float(tensor: Tensor, what: str, *, halves: bool = False) -> None:
-    """Raise ``TypeError`` unless ``tensor`` is float32 or float64, or (``halves``) float16 or bfloat16."""
+    """Raise ``TypeError`` unless ``tensor`` is dense float32 or float64, or (``halves``) float16 or bfloat16."""
+    require_tensor(tensor, what)
     if tensor.dtype not in FLOATS and not (halves and tensor.dtype in HALVES):
         raise TypeError(f"{what} has dtype {tensor.dtype}; convert it to float32 or float64.")
 
@@ -22,6 +39,7 @@ def sums_of(dtype: torch.dtype) -> torch.dtype:
 
 def require_dimensions(tensor: Tensor, shape: str, what: str) -> None:
     """Raise ``ValueError`` unless ``tensor`` has as many dimensions as ``shape``, e.g. ``"(G, B, O)"``, names."""
+    require_tensor(tensor, what)
     if tensor.ndim != len(shape.split(",")):
         raise ValueError(f"{what} must have shape {shape}; it has shape {tuple(tensor.shape)}.")
 
@@ -38,3 +56,58 @@ def require_finite(tensor: Tensor, what: str, row: str = "branch") -> None:
     if not bool(finite.all()):
         first = int((~finite).nonzero()[0, 0])
         raise ValueError(f"{what} holds NaN or Inf in {row} {first}; leave that {row} out or repair its input.")
+
+
+def require_integer(value: object, what: str, at_least: int) -> int:
+    """``value`` as an integer (NumPy's are, bools are not), ``at_least`` so large; ``TypeError``, ``ValueError``."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{what} must be a whole number; it is {_short(value)}.")
+    number = int(value)
+    if number < at_least:
+        raise ValueError(f"{what} must be at least {at_least}; it is {_short(number)}.")
+    return number
+
+
+def require_number(value: object, what: str) -> float:
+    """``value`` as a finite float; ``TypeError`` or ``ValueError`` otherwise."""
+    number = _as_float(value, what)
+    if not math.isfinite(number):
+        raise ValueError(f"{what} must be a finite number; it is {_short(value)}.")
+    return number
+
+
+def require_share(value: object, what: str) -> float:
+    """``value`` as a float in [0, 1); ``TypeError`` or ``ValueError`` otherwise."""
+    number = _as_float(value, what)
+    if not 0.0 <= number < 1.0:
+        raise ValueError(f"{what} must be at least 0 and below 1; it is {_short(value)}.")
+    return number
+
+
+def _as_float(value: object, what: str) -> float:
+    """A real number (NumPy's are, bools are not) as a float, infinite where it is too large for one."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{what} must be a number; it is {_short(value)}.")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def require_integers(values: object, what: str, at_least: int) -> tuple[int, ...]:
+    """One or more integers as a tuple; ``TypeError`` or ``ValueError`` otherwise."""
+    if not isinstance(values, Iterable) or isinstance(values, str):
+        raise TypeError(f"{what} must be a sequence of whole numbers; it is {_short(values)}.")
+    numbers = tuple(require_integer(value, f"each of {what}", at_least) for value in values)
+    if not numbers:
+        raise ValueError(f"{what} must hold at least one number; there is none.")
+    return numbers
+
+
+def _short(value: object) -> str:
+    """What a value looks like, in a few characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of too many digits to print
+        text = "a huge number"
+    return text if len(text) <= 60 else f"{text[:57]}..."

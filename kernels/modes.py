@@ -7,7 +7,7 @@ from math import isqrt
 import torch
 from torch import Tensor
 
-from .checks import require_dimensions
+from .checks import require_dimensions, require_integer
 
 # A split (a, b) with b ≤ 2a counts as balanced.
 _MOST_UNEVEN = 2
@@ -25,9 +25,7 @@ def balanced_modes(width: int) -> tuple[int, int]:
     ValueError
         If ``width`` is below 1.
     """
-    if width < 1:
-        raise ValueError(f"A layer width must be at least 1; it is {width}.")
-    padded = width
+    padded = width = require_integer(width, "a layer's width", at_least=1)
     while True:
         for small in range(isqrt(padded), 0, -1):
             if padded > _MOST_UNEVEN * small * small:

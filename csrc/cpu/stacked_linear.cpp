@@ -194,10 +194,12 @@ void find_segments(Backward<T>& job) {
 
 template <class T>
 void stacked_linear(const Inputs<T>& inputs, Sizes sizes, const T* weight, const T* bias, T* outputs, int threads) {
+    if (sizes.layers * sizes.samples * sizes.outputs == 0) return;
     threads = useful_threads(threads, sizes.multiply_adds(inputs.features));
     const Index most = std::max<Index>(1, sizes.outputs / (4 * TILE_ROWS));
-    const Index blocks = std::clamp<Index>(2 * threads / std::max<Index>(sizes.layers, 1), 1, most);
-    const Index rows = (sizes.outputs + blocks - 1) / blocks;
+    const Index wanted = std::clamp<Index>(2 * threads / sizes.layers, 1, most);
+    const Index rows = (sizes.outputs + wanted - 1) / wanted;
+    const Index blocks = (sizes.outputs + rows - 1) / rows;  // none is empty, however many were wanted
     const Forward<T> job{inputs, sizes, weight, bias, outputs, blocks, rows};
     const Index packed = packed_bound<T>(inputs.features, sizes.samples);
     const bool shared = inputs.sources == 1;
@@ -214,6 +216,7 @@ template <class T>
 void stacked_linear_backward(const Delta<T>& delta, const Inputs<T>& inputs, Sizes sizes, const T* weight,
                              T* grad_inputs, T* grad_bias, int threads) {
     threads = useful_threads(threads, sizes.multiply_adds(inputs.features));
+    if (inputs.features * sizes.samples == 0) grad_inputs = nullptr;
     Backward<T> job{delta, inputs, sizes, weight, grad_inputs, grad_bias, {}, {}, false};
     find_segments(job);
     const Index segments = static_cast<Index>(job.start.size()) - 1, size = inputs.features * sizes.samples;

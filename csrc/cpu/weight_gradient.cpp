@@ -172,6 +172,7 @@ struct PackNatural {
 
 template <class T, class Rule>
 void weight_gradient(const Delta<T>& delta, const Inputs<T>& inputs, Sizes sizes, const Rule& what, int threads) {
+    if (sizes.layers * sizes.outputs * inputs.features == 0) return;
     threads = useful_threads(threads, sizes.multiply_adds(inputs.features));
     const auto rule = rule_of(what);
     using Consumer = std::remove_const_t<decltype(rule)>;

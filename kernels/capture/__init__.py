@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..backend import register, select
 from ..changes import mark_changed
-from ..checks import require_finite
+from ..checks import require_finite, require_number
 from .shapes import require_bank_shapes
 
 __all__ = ["capture_gradients"]
@@ -40,11 +40,13 @@ def capture_gradients(
     Raises
     ------
     TypeError
-        Where dtypes or devices do not fit.
+        Where dtypes or devices do not fit, or ``scale`` is no number.
     ValueError
-        Where shapes do not fit, the accumulator is not contiguous, or (``check_finite``) an input holds NaN or Inf.
+        Where shapes do not fit, ``scale`` is not finite, the accumulator is not contiguous, or (``check_finite``) an
+        input holds NaN or Inf.
     """
     require_bank_shapes(delta, shared, {"accumulator": accumulator})
+    scale = require_number(scale, "scale")
     if check_finite:
         require_finite(delta, "delta")
         require_finite(shared, "shared", row="branch" if shared.ndim == 3 else "sample")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..checks import require_dimensions, require_float, sums_of
+from ..checks import require_dimensions, require_float, require_tensor, sums_of
 
 
 def require_bank_shapes(delta: Tensor, shared: Tensor, state: Mapping[str, Tensor]) -> None:
@@ -20,6 +20,8 @@ def require_bank_shapes(delta: Tensor, shared: Tensor, state: Mapping[str, Tenso
         See :func:`~selshare.kernels.capture_gradients`; the sentence names the tensor.
     """
     require_dimensions(delta, "(G, B, O)", "delta")
+    for name, tensor in {"shared": shared, **state}.items():
+        require_tensor(tensor, name)
     if shared.ndim not in (2, 3):
         raise ValueError(f"shared must have shape (B, H) or (G, B, H); it has shape {tuple(shared.shape)}.")
     require_float(delta, "delta", halves=True)

@@ -7,12 +7,15 @@ stored. Rules and rounding are those of ``torch.optim.SGD``, ``Adam`` and ``Adam
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
+
 from torch import Tensor
 
 from ..backend import register, select
 from ..capture.shapes import require_bank_shapes
 from ..changes import mark_changed
-from ..checks import require_finite
+from ..checks import require_finite, require_integer, require_number, require_tensor
 
 __all__ = ["fused_adam_step", "fused_sgd_step"]
 
@@ -70,18 +73,20 @@ def fused_sgd_step(
     Raises
     ------
     TypeError, ValueError
-        As :func:`~selshare.kernels.capture_gradients`; also for momentum without a buffer, or Nesterov momentum with
-        dampening or without momentum.
+        As :func:`~selshare.kernels.capture_gradients`; also for numbers that are not finite, momentum without a buffer,
+        or Nesterov momentum with dampening or without momentum.
 
     Notes
     -----
     ``2·G·B·O·H`` flops. The fused implementations read and write each of weight, buffer and accumulator once.
     """
+    scale, lr, momentum = require_number(scale, "scale"), require_number(lr, "lr"), require_number(momentum, "momentum")
+    weight_decay, dampening = require_number(weight_decay, "weight_decay"), require_number(dampening, "dampening")
     if momentum != 0.0 and momentum_buffer is None:
         raise ValueError(f"momentum is {momentum} but momentum_buffer is None; pass a zero tensor like weight.")
     if nesterov and (momentum <= 0.0 or dampening != 0.0):
         raise ValueError("Nesterov momentum needs momentum above 0 and dampening 0.")
-    state = {"weight": weight, "momentum_buffer": momentum_buffer, "accumulator": accumulator}
+    state = {"weight": weight, **_present(momentum_buffer=momentum_buffer, accumulator=accumulator)}
     if not _anything_to_do(delta, shared, state, check_finite):
         return
     select("fused_sgd_step", delta.device)(
@@ -149,11 +154,14 @@ def fused_adam_step(
     Raises
     ------
     TypeError, ValueError
-        As :func:`~selshare.kernels.capture_gradients`; also for a step below 1.
+        As :func:`~selshare.kernels.capture_gradients`; also for a step below 1, numbers that are not finite, and betas
+        outside [0, 1).
     """
-    if (not isinstance(step, Tensor) or step.device.type == "cpu") and step < 1:
-        raise ValueError(f"step is {step}; the first step is 1.")
-    state = {"weight": weight, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "accumulator": accumulator}
+    _require_scalar(step, "step", at_least=1)
+    _require_scalar(lr, "lr")
+    scale, eps = require_number(scale, "scale"), require_number(eps, "eps")
+    weight_decay, betas = require_number(weight_decay, "weight_decay"), _checked_betas(betas)
+    state = {"weight": weight, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, **_present(accumulator=accumulator)}
     if not _anything_to_do(delta, shared, state, check_finite):
         return
     select("fused_adam_step", delta.device)(
@@ -176,9 +184,49 @@ def fused_adam_step(
     mark_changed(weight, exp_avg, exp_avg_sq, accumulator)
 
 
-def _anything_to_do(delta: Tensor, shared: Tensor, state: dict[str, Tensor | None], check_finite: bool) -> bool:
+def _check_apart(state: dict[str, Tensor]) -> None:
+    """Raise ``ValueError`` if two of the tensors that are changed share memory."""
+    spans = sorted((tensor.data_ptr(), tensor.nbytes, name) for name, tensor in state.items())
+    for (start, size, name), (following, _, other) in pairwise(spans):
+        if start + size > following:
+            raise ValueError(f"{name} and {other} share memory and both are changed in place; give each its own.")
+
+
+def _require_scalar(value: float | Tensor, what: str, at_least: int | None = None) -> None:
+    """A finite number, whole and ``at_least`` so large where that is given, or a tensor of one; a GPU's is not read."""
+    if isinstance(value, Tensor):
+        require_tensor(value, what)
+        if value.numel() != 1 or value.is_complex():
+            raise ValueError(f"{what} must be one real number; it is {value.dtype} of shape {tuple(value.shape)}.")
+        if value.device.type != "cpu":
+            return
+        value = value.item()
+        value = int(value) if at_least is not None and math.isfinite(value) and value == int(value) else value
+    if at_least is None:
+        require_number(value, what)
+    else:
+        require_integer(value, what, at_least)
+
+
+def _checked_betas(betas: tuple[float, float]) -> tuple[float, float]:
+    """Adam's two decay rates, each in [0, 1)."""
+    if not isinstance(betas, tuple | list) or len(betas) != 2:
+        raise TypeError(f"betas must be two numbers; they are {betas!r}.")
+    first, second = require_number(betas[0], "betas[0]"), require_number(betas[1], "betas[1]")
+    if not (0.0 <= first < 1.0 and 0.0 <= second < 1.0):
+        raise ValueError(f"betas must lie in [0, 1); they are {first} and {second}.")
+    return first, second
+
+
+def _present(**state: Tensor | None) -> dict[str, Tensor]:
+    """Those that are there."""
+    return {name: tensor for name, tensor in state.items() if tensor is not None}
+
+
+def _anything_to_do(delta: Tensor, shared: Tensor, state: dict[str, Tensor], check_finite: bool) -> bool:
     """Check all inputs; whether there is a weight to change."""
-    require_bank_shapes(delta, shared, {name: tensor for name, tensor in state.items() if tensor is not None})
+    require_bank_shapes(delta, shared, state)
+    _check_apart(state)
     if check_finite:
         require_finite(delta, "delta")
         require_finite(shared, "shared", row="branch" if shared.ndim == 3 else "sample")

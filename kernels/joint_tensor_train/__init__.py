@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import frexp, isfinite, prod
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..backend import register, select
-from ..checks import require_finite, require_float, sums_of
+from ..checks import require_finite, require_float, require_integer, require_integers, require_share, sums_of
 from .result import JointTensorTrain
 
 __all__ = ["JointTensorTrain", "joint_tt_svd"]
@@ -79,17 +79,16 @@ def joint_tt_svd(
     Raises
     ------
     TypeError
-        For a dtype that is not a floating-point one.
+        For a dtype that is not a floating-point one, or modes, ranks or an error that are no numbers.
     ValueError
         For no branches, modes that do not multiply to N, a rank below 1, a relative error outside [0, 1), or NaN or
         Inf in a branch, which is named.
     """
     require_float(tensors, "tensors", halves=True)
-    sides = tuple(int(mode) for mode in modes)
+    sides = require_integers(modes, "modes", at_least=1)
     stack = _stacked(tensors, sides)
     caps = _caps(max_rank, len(sides))
-    if not 0 <= relative_error < 1:
-        raise ValueError(f"relative_error must be at least 0 and below 1; it is {relative_error}.")
+    relative_error = require_share(relative_error, "relative_error")
     shift = _shift(stack)
     if shift:
         stack = stack * 2.0**-shift
@@ -106,8 +105,6 @@ def joint_tt_svd(
 
 def _stacked(tensors: Tensor, modes: tuple[int, ...]) -> Tensor:
     """``tensors`` as a contiguous matrix ``(G, N)``."""
-    if not modes or min(modes) < 1:
-        raise ValueError(f"modes must be one or more sizes of at least 1; they are {modes}.")
     if tensors.ndim < 2 or len(tensors) == 0:
         raise ValueError(
             f"tensors must be (G, n₁·…·n_d) with at least one branch; the shape is {tuple(tensors.shape)}."
@@ -124,14 +121,14 @@ def _stacked(tensors: Tensor, modes: tuple[int, ...]) -> Tensor:
 def _caps(max_rank: int | Sequence[int] | None, dimensions: int) -> tuple[int, ...]:
     """One cap per rank; what has none gets one beyond any size."""
     none = torch.iinfo(torch.int64).max
-    caps = (max_rank,) if isinstance(max_rank, int) else tuple(max_rank or (none,))
-    if isinstance(max_rank, int) or max_rank is None:
-        caps += (none,) * (dimensions - 1)
-    if len(caps) != dimensions or min(caps) < 1:
-        raise ValueError(
-            f"max_rank must be at least 1, or {dimensions} such numbers for these modes; it is {max_rank}."
-        )
-    return caps
+    if isinstance(max_rank, Iterable):
+        caps = require_integers(max_rank, "max_rank", at_least=1)
+        if len(caps) != dimensions:
+            raise ValueError(f"max_rank must be one number, or {dimensions} for these modes; it holds {len(caps)}.")
+    else:
+        first = none if max_rank is None else require_integer(max_rank, "max_rank", at_least=1)
+        caps = (first, *(none,) * (dimensions - 1))
+    return tuple(min(cap, none) for cap in caps)
 
 
 def _shift(stack: Tensor) -> int:

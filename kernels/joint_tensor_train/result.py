@@ -46,7 +46,8 @@ class JointTensorTrain:
     @property
     def error_bound(self) -> float:
         """Bound on the Frobenius norm of (stack − reconstruction)."""
-        return float(torch.linalg.vector_norm(self.residuals))
+        largest = float(self.residuals.max())  # scaled by it, squares neither overflow nor vanish
+        return largest * float(torch.linalg.vector_norm(self.residuals / largest)) if largest > 0 else 0.0
 
     @property
     def relative_error_bound(self) -> float:

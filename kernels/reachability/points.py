@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import require_dimensions, require_finite, require_float
+from ..checks import require_dimensions, require_finite, require_float, require_integer
 
 METRICS = ("euclidean", "antipodal", "precomputed")
 LANES = 8
@@ -78,10 +78,9 @@ def checked(points: Tensor, k: int, metric: str) -> Points:
     require_float(points, what, halves=True)
     require_dimensions(points, "(n, d)", what)
     require_finite(points, what)
-    if isinstance(k, bool) or not isinstance(k, int):
-        raise TypeError(f"k is {k!r}; give the number of neighbours as an integer.")
+    k = require_integer(k, "k", at_least=1)
     n = points.shape[0]
-    if not 1 <= k < n:
+    if k >= n:
         raise ValueError(
             f"k = {k} needs at least {max(k, 1) + 1} points, because k counts other points only, and there are {n}; "
             f"choose k from 1 to n - 1."

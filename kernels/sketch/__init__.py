@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..backend import register, select
 from ..changes import mark_changed
-from ..checks import require_dimensions, require_finite, require_float, sums_of
+from ..checks import require_dimensions, require_finite, require_float, require_number, require_tensor, sums_of
 from .projection import SketchProjection
 
 __all__ = ["SketchProjection", "sketch_gradients"]
@@ -67,11 +67,13 @@ def sketch_gradients(
     Raises
     ------
     TypeError
-        Where dtypes or devices do not fit.
+        Where dtypes or devices do not fit, or ``scale`` is no number.
     ValueError
-        Where shapes do not fit, the accumulator is not contiguous, or (``check_finite``) an input holds NaN or Inf.
+        Where shapes do not fit, ``scale`` is not finite, the accumulator is not contiguous, or (``check_finite``) an
+        input holds NaN or Inf.
     """
     _require_shapes(delta, shared, accumulator, projection)
+    scale = require_number(scale, "scale")
     if check_finite:
         require_finite(delta, "delta")
         require_finite(shared, "shared", row="sample")
@@ -88,6 +90,9 @@ def _require_shapes(delta: Tensor, shared: Tensor, accumulator: Tensor, projecti
     require_dimensions(delta, "(G, B, O)", "delta")
     require_dimensions(shared, "(B, H)", "shared")
     require_float(delta, "delta", halves=True)
+    require_tensor(accumulator, "accumulator")
+    if not isinstance(projection, SketchProjection):
+        raise TypeError(f"projection must be a SketchProjection; it is a {type(projection).__name__}.")
     branches, samples, outputs = delta.shape
     if (outputs, shared.shape[1]) != (projection.outputs, projection.inputs):
         raise ValueError(

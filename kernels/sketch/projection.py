@@ -8,7 +8,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-from ..checks import FLOATS
+from ..checks import FLOATS, require_integer
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,9 +36,9 @@ class SketchProjection:
     Raises
     ------
     ValueError
-        If a size is below 1, or ``size`` below ``outputs``.
+        If a size is below 1, the seed is negative or needs more than 63 bits, or ``size`` below ``outputs``.
     TypeError
-        If ``dtype`` is neither float32 nor float64.
+        If ``dtype`` is neither float32 nor float64, or another argument is not a whole number.
     """
 
     outputs: int
@@ -50,8 +50,10 @@ class SketchProjection:
     directions: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.outputs < 1 or self.inputs < 1:
-            raise ValueError(f"outputs and inputs must be at least 1; they are {self.outputs} and {self.inputs}.")
+        for name, least in (("outputs", 1), ("inputs", 1), ("size", 1), ("seed", 0)):
+            object.__setattr__(self, name, require_integer(getattr(self, name), name, least))
+        if self.seed > torch.iinfo(torch.int64).max:
+            raise ValueError(f"seed must be below 2**63; it is {self.seed}.")
         if self.size < self.outputs:
             raise ValueError(
                 f"a sketch needs one number or more for each of the {self.outputs} outputs; its size is {self.size}."

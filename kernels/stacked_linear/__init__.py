@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..backend import register, select
-from ..checks import require_dimensions, require_float
+from ..checks import require_dimensions, require_float, require_tensor
 
 __all__ = ["LinearGradients", "stacked_linear", "stacked_linear_backward", "weight_gradient"]
 
@@ -115,6 +115,8 @@ def _check(inputs: Tensor, weight: Tensor, bias: Tensor | None, source: Tensor |
     layers, outputs, features = weight.shape
     if inputs.shape[2] != features:
         raise ValueError(f"the layers read {features} features, but inputs have {inputs.shape[2]}.")
+    if bias is not None:
+        require_tensor(bias, "bias")
     if bias is not None and bias.shape != (layers, outputs):
         raise ValueError(f"bias must have shape {(layers, outputs)}; it has shape {tuple(bias.shape)}.")
     for name, tensor in (("weight", weight), ("bias", bias)):
@@ -131,6 +133,7 @@ def _check_source(inputs: Tensor, source: Tensor | None, layers: int) -> None:
         if inputs.shape[0] not in (1, layers):
             raise ValueError(f"there are {layers} layers and {inputs.shape[0]} inputs; say which reads which (source).")
         return
+    require_tensor(source, "source")
     if source.dtype != torch.int64 or source.shape != (layers,) or source.device != inputs.device:
         raise ValueError(
             f"source must be int64 of shape ({layers},) on {inputs.device}; it is {source.dtype}, "
@@ -142,6 +145,7 @@ def _check_source(inputs: Tensor, source: Tensor | None, layers: int) -> None:
 
 def _check_delta(delta: Tensor, inputs: Tensor, layers: int, outputs: int) -> None:
     """delta belongs to these layers and this batch."""
+    require_dimensions(delta, "(G, B, O)", "delta")
     expected = (layers, inputs.shape[1], outputs)
     if delta.shape != expected:
         raise ValueError(f"delta must have shape {expected} (G, B, O); it has shape {tuple(delta.shape)}.")

@@ -46,5 +46,5 @@ def weight_gradient(delta: Tensor, inputs: Tensor, source: Tensor | None, rectif
     """See :func:`selshare.kernels.stacked_linear.weight_gradient`."""
     inputs = torch.relu(inputs) if rectify else inputs
     if inputs.shape[0] == 1:
-        return (delta.transpose(1, 2).flatten(0, 1) @ inputs[0]).view(len(delta), delta.shape[2], -1)
+        return (delta.transpose(1, 2).flatten(0, 1) @ inputs[0]).view(len(delta), delta.shape[2], inputs.shape[2])
     return torch.bmm(delta.transpose(1, 2), inputs if source is None else inputs.index_select(0, source))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..backend import register, select
-from ..checks import require_float
+from ..checks import require_float, require_integer, require_integers, require_share
 from .train import TensorTrain
 
 __all__ = ["TensorTrain", "tt_svd"]
@@ -57,27 +57,24 @@ def tt_svd(
     Raises
     ------
     TypeError
-        If the dtype is not a floating-point one.
+        If the dtype is not a floating-point one, or modes, rank or error are no numbers.
     ValueError
         If shape, modes, rank or error do not fit, or a tensor holds NaN or Inf: the message names the first branch.
     """
     require_float(tensors, "tensors", halves=True)
     modes = _checked_modes(tensors, modes)
-    if max_rank is not None and max_rank < 1:
-        raise ValueError(f"max_rank is {max_rank}; it must be at least 1, or None for no limit.")
-    if not 0.0 <= relative_error < 1.0:
-        raise ValueError(f"relative_error is {relative_error}; it must lie in [0, 1).")
+    if max_rank is not None:
+        max_rank = require_integer(max_rank, "max_rank", at_least=1)
+    relative_error = require_share(relative_error, "relative_error")
     flat = tensors.detach().reshape(len(tensors), math.prod(modes))
-    limit = max_rank if max_rank is not None else flat.shape[1]
+    limit = min(max_rank or flat.shape[1], flat.shape[1])
     train: TensorTrain = select("tt_svd", tensors.device)(flat, modes, max_rank=limit, relative_error=relative_error)
     return train
 
 
 def _checked_modes(tensors: Tensor, modes: Sequence[int]) -> tuple[int, ...]:
     """``modes`` as a tuple, if they are the shape of each tensor or split its one dimension."""
-    modes = tuple(int(mode) for mode in modes)
-    if not modes or min(modes) < 1:
-        raise ValueError(f"modes are {modes}; give at least one, each at least 1.")
+    modes = require_integers(modes, "modes", at_least=1)
     shape = tuple(tensors.shape)
     if shape[1:] != modes and shape[1:] != (math.prod(modes),):
         raise ValueError(

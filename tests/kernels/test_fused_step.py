@@ -136,7 +136,7 @@ def test_adam_counts_in_a_tensor(backend: str, dtype: torch.dtype, decoupled: bo
         fused_adam_step(delta, shared, *states[1], None, step=number, lr=rate, **rule)
     for one, other in zip(*states, strict=True):
         close(other, one, dtype)
-    with pytest.raises(ValueError, match="the first step is 1"):
+    with pytest.raises(ValueError, match="step must be at least 1; it is 0"):
         fused_adam_step(delta, shared, *states[0], None, step=torch.tensor(0.0), lr=0.1)
 
 
@@ -211,7 +211,7 @@ def test_refusals() -> None:
         fused_sgd_step(delta, shared, weight, None, None, lr=0.1, nesterov=True)
     with pytest.raises(ValueError, match="momentum_buffer must have shape"):
         fused_sgd_step(delta, shared, weight, weight[:1], None, lr=0.1, momentum=0.9)
-    with pytest.raises(ValueError, match="step is 0"):
+    with pytest.raises(ValueError, match="step must be at least 1; it is 0"):
         fused_adam_step(delta, shared, weight, weight.clone(), weight.clone(), None, step=0, lr=0.1)
     delta[0, 0, 0] = float("inf")
     with pytest.raises(ValueError, match="delta holds NaN or Inf in branch 0"):

@@ -346,16 +346,16 @@ def test_refusals() -> None:
     stack = torch.randn(4, 12)
     with pytest.raises(ValueError, match=r"modes \(3, 5\) multiply to 15.*holds 12 values; pad them"):
         joint_tt_svd(stack, (3, 5))
-    with pytest.raises(ValueError, match="one or more sizes of at least 1"):
+    with pytest.raises(ValueError, match="modes must hold at least one number"):
         joint_tt_svd(stack, ())
-    with pytest.raises(ValueError, match="one or more sizes of at least 1"):
+    with pytest.raises(ValueError, match="each of modes must be at least 1; it is -3"):
         joint_tt_svd(stack, (-3, -4))
     with pytest.raises(ValueError, match="at least one branch"):
         joint_tt_svd(torch.randn(0, 12), (12,))
     with pytest.raises(ValueError, match="at least one branch"):
         joint_tt_svd(torch.randn(12), (12,))
     for rank in (0, (2, 0), (2,), (2, 2, 2), ()):
-        with pytest.raises(ValueError, match="max_rank must be at least 1, or 2 such numbers"):
+        with pytest.raises(ValueError, match=r"max_rank must (be|hold)"):
             joint_tt_svd(stack, (3, 4), max_rank=rank)
     for error in (-0.1, 1.0, float("nan")):
         with pytest.raises(ValueError, match="relative_error must be at least 0 and below 1"):

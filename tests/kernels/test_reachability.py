@@ -137,9 +137,9 @@ def test_errors_name_the_cause(operation: object) -> None:
     points = torch.randn(5, 3)
     with pytest.raises(ValueError, match="k = 5 needs at least 6 points, because k counts other points only"):
         operation(points, 5)
-    with pytest.raises(ValueError, match="k = 0"):
+    with pytest.raises(ValueError, match="k must be at least 1; it is 0"):
         operation(points, 0)
-    with pytest.raises(TypeError, match=r"k is 1\.5"):
+    with pytest.raises(TypeError, match=r"k must be a whole number; it is 1\.5"):
         operation(points, 1.5)
     with pytest.raises(ValueError, match="metric is 'manhattan'; choose from euclidean"):
         operation(points, 1, metric="manhattan")

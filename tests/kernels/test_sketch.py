@@ -179,7 +179,7 @@ def test_a_projection_is_a_function_of_its_arguments() -> None:
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="each of the 5 outputs; its size is 4"):
         SketchProjection(5, 7, 4)
-    with pytest.raises(ValueError, match="outputs and inputs must be at least 1"):
+    with pytest.raises(ValueError, match="must be at least 1; it is 0"):
         SketchProjection(5, 0, 10)
     with pytest.raises(TypeError, match=r"float32 or float64, not torch\.float16"):
         SketchProjection(5, 7, 10, dtype=torch.float16)

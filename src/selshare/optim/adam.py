@@ -82,7 +82,7 @@ class BankAdam(ConsumingOptimizer, torch.optim.Adam):
             waiting.accumulator(),
             step=state["step"],
             lr=group["lr"] if group["capturable"] else float(group["lr"]),
-            betas=group["betas"],
+            betas=(float(group["betas"][0]), float(group["betas"][1])),
             eps=float(group["eps"]),
             weight_decay=float(group["weight_decay"]),
             decoupled=group["decoupled_weight_decay"],
