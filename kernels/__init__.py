@@ -1,5 +1,6 @@
 """The public operations, each with a reference and faster implementations; :mod:`.backend` says which one runs."""
 
+from . import forks as forks  # children of fork take one thread
 from .backend import BackendUnavailable, SlowerBackendWarning, use
 from .capture import capture_gradients
 from .eigh import batched_eigh

@@ -52,6 +52,12 @@ def release() -> None:
         _idle.clear()
 
 
+def renew_lock() -> None:
+    """In a forked child: another thread of the parent may have held the lock, and is not there to give it back."""
+    global _lock
+    _lock = threading.RLock()
+
+
 def _take(size: int) -> np.ndarray:
     """The smallest idle piece that fits, or a new one."""
     global _takes
