@@ -16,6 +16,7 @@ from .data import names as data_names
 from .data.table import read_table
 from .doctor import diagnose
 from .doctor_tables import render
+from .files import write_whole
 from .model.onnx_file import export_onnx
 from .report import comparison_table, groups_summary, write_regions, write_report
 from .sharing import CRITERIA
@@ -159,7 +160,7 @@ def predict(
     columns = table_columns(run)
     model, weights = load_trained(run, method, seed)
     predictions = predict_table(model, columns, read_table(table))
-    predictions.to_csv(output, index=False)
+    write_whole(output, predictions.to_csv(index=False))
     console.print(f"{len(predictions)} rows by {weights.name}: {output}", soft_wrap=True, highlight=False)
 
 

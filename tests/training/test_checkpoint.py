@@ -68,8 +68,8 @@ def test_a_state_that_cannot_be_held_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"state\.optimizer\[0\]\[1\] is a function, which a checkpoint cannot hold"):
         write_checkpoint(file, {"optimizer": {0: [1, lambda: 2]}})
     assert read_checkpoint(file) == {"step": 1}
-    with pytest.raises(OSError, match="No such file"):
-        write_checkpoint(tmp_path / "absent" / "a", {"step": 2})
+    with pytest.raises(OSError, match=r"a\.safetensors/b"):
+        write_checkpoint(file / "b", {"step": 2})
 
 
 def test_files_that_are_none_are_refused(tmp_path: Path) -> None:

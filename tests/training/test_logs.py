@@ -54,7 +54,7 @@ def test_a_full_disk_warns_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.warns(UserWarning, match="log.csv cannot be written .*No space left.*; training goes on without it"):
         log(record(2))
     log(record(3))  # no second warning: those are errors here

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..files import whole_file
 from .multitask import MultiTaskModel
 from .plain import PlainModel
 
@@ -27,18 +28,20 @@ def export_onnx(model: MultiTaskModel, example: Tensor, file: Path) -> None:
 
     Raises
     ------
+    OSError
+        If the file cannot be written.
     ModuleNotFoundError
         If torch's exporter lacks onnx or onnxscript.
     """
     if not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
         raise ModuleNotFoundError('export to ONNX needs two more packages: pip install "selshare[onnx]".')
     plain = PlainModel(model).eval()
-    with warnings.catch_warnings():
+    with whole_file(file) as partial, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own parts
         torch.onnx.export(
             plain,
             (example,),
-            file,
+            partial,
             input_names=["inputs"],
             output_names=list(plain.names),
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),

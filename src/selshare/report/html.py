@@ -11,6 +11,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from ..files import write_whole
 from . import figures
 from .activation_regions import GroupOverlap, group_overlap
 from .partitions import Formation, formation
@@ -83,10 +84,12 @@ def write_report(folder: str | Path) -> Path:
     ------
     FileNotFoundError, ValueError
         As :func:`selshare.report.run.read_run`.
+    OSError
+        If the page cannot be written; an earlier one is still there.
     """
     run = read_run(folder)
     page = run.folder / "report.html"
-    page.write_text(render(run), encoding="utf-8")
+    write_whole(page, render(run))
     return page
 
 

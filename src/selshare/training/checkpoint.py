@@ -7,7 +7,6 @@ file's metadata as JSON.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+
+from ..files import write_whole
 
 FORMAT = 1
 _KEY = "selshare"
@@ -34,21 +35,12 @@ def write_checkpoint(file: Path, state: Mapping[str, Any]) -> None:
     TypeError
         If the state holds something else; says where.
     OSError
-        If it cannot be written. What was at ``file`` before is still there.
+        If it cannot be written; names the file. What was at ``file`` before is still there.
     """
     tensors: dict[str, Tensor] = {}
     tree = _flattened(state, "state", tensors)
     content = save(tensors, {_KEY: json.dumps({"format": FORMAT, "torch": torch.__version__, "state": tree})})
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
-    _flush_folder(file.parent)
+    write_whole(file, content, durable=True)
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
@@ -123,13 +115,3 @@ def _restored(tree: Any, tensors: Mapping[str, Tensor]) -> Any:
     if _ITEMS in tree:
         return {_restored(key, tensors): _restored(item, tensors) for key, item in tree[_ITEMS]}
     return {key: _restored(item, tensors) for key, item in tree.items()}
-
-
-def _flush_folder(folder: Path) -> None:
-    """Have the new name on the disk, too, where folders can be opened (not on Windows)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from ..data import Problem
+from ..files import write_whole
 from .history import write_json
 from .method_names import check_methods
 from .methods import Result, Run, run_method
@@ -55,11 +56,15 @@ def compare(
     ------
     ValueError
         If a method is unknown; before anything is trained.
+    OSError
+        If the folder cannot be written to; before anything is trained, where that is so from the start.
     """
     check_methods(list(methods))
     results: list[Result] = []
     for seed in seeds:
         problem = problem_for(seed)
+        if folder is not None:  # before any training: a folder that cannot be written to is known now
+            write_json(folder / "problem.json", describe_problem(problem, source or {}))
         for method in methods:
             run = run_method(
                 problem,
@@ -72,21 +77,19 @@ def compare(
             )
             results.append(run.result)
             if folder is not None:
-                _write(folder, problem, run, results, source or {})
+                _write(folder, run, results)
                 also_write(folder, problem, run)
             finished(run.result)
     return results
 
 
-def _write(folder: Path, problem: Problem, run: Run, results: list[Result], source: Mapping[str, Any]) -> None:
+def _write(folder: Path, run: Run, results: list[Result]) -> None:
     """Everything known after one more run."""
-    folder.mkdir(parents=True, exist_ok=True)
     name = f"{run.result.method}-seed{run.result.seed}"
     if run.history is not None:
         learned = {} if run.relations is None else {"relations": run.relations.to_json()}
         write_json(folder / f"{name}.json", run.history.to_json() | learned)
     if run.model is not None:
         state = {key: tensor.contiguous() for key, tensor in run.model.state_dict().items()}
-        save_file(state, weights_file(folder, run.result.method, run.result.seed))
-    write_json(folder / "problem.json", describe_problem(problem, source))
+        write_whole(weights_file(folder, run.result.method, run.result.seed), save(state))
     write_json(folder / "results.json", [result.to_json() for result in results])

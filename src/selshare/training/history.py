@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..files import write_whole
 from ..sharing import SharingEvent
 
 
@@ -93,19 +94,8 @@ class History:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write ``data`` as :func:`write_whole` does; NaN, which JSON does not have, is written as ``null``."""
+    """Write ``data`` by :func:`selshare.files.write_whole`; NaN, which JSON does not have, is written as ``null``."""
     write_whole(path, json.dumps(_without_nan(data), indent=1, allow_nan=False))
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write ``text`` through a neighbouring file, so that no half-written file is ever at ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _without_nan(data: Any) -> Any:

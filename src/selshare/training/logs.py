@@ -11,7 +11,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from .history import EpochRecord, write_whole
+from ..files import write_whole
+from .history import EpochRecord
 
 COLUMNS = ("epoch", "train_loss", "validation_loss", "mean_metric", "branches", "seconds", "sharing_seconds")
 
@@ -37,7 +38,7 @@ class CSVLog:
             return
         try:
             self._write(record)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._failed = True
             warnings.warn(f"{self.file} cannot be written ({error}); training goes on without it.", stacklevel=2)
 
@@ -46,14 +47,22 @@ class CSVLog:
         names = [*COLUMNS, *record.metrics]
         rows = []
         if self.file.exists() and record.epoch > 1:
-            with self.file.open(newline="", encoding="utf-8") as stream:
-                rows = [row for row in csv.DictReader(stream) if int(row["epoch"]) < record.epoch]
+            rows = _rows_before(record.epoch, self.file)
         values: dict[str, Any] = {name: getattr(record, name) for name in COLUMNS}
         text = io.StringIO()
         writer = csv.DictWriter(text, names, restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows([*rows, {**values, **record.metrics}])
         write_whole(self.file, text.getvalue())
+
+
+def _rows_before(epoch: int, file: Path) -> list[dict[str, str]]:
+    """The rows of earlier epochs; ``ValueError`` if the file is no such log."""
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            return [row for row in csv.DictReader(stream) if int(row["epoch"]) < epoch]
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError("it is there, but no log of this kind: name another file") from error
 
 
 class TensorBoardLog:
@@ -76,9 +85,21 @@ class TensorBoardLog:
         except ImportError as error:
             raise ModuleNotFoundError("TensorBoardLog needs one more package: pip install tensorboard.") from error
         self._writer: Any = SummaryWriter(str(folder))
+        self._folder = folder
+        self._failed = False
 
     def __call__(self, record: EpochRecord) -> None:
         """Write the epoch's scalars."""
+        if self._failed:
+            return
+        try:
+            self._write(record)
+        except OSError as error:
+            self._failed = True
+            warnings.warn(f"{self._folder} cannot be written ({error}); training goes on without it.", stacklevel=2)
+
+    def _write(self, record: EpochRecord) -> None:
+        """One number of each kind, and all of them on the disk."""
         scalars = {name: getattr(record, name) for name in COLUMNS[1:]}
         scalars |= {f"metric/{name}": value for name, value in record.metrics.items()}
         for name, value in scalars.items():
