@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*.cpp csrc/cpu/* csrc/cuda/*) setup.py pyproject.toml
 
-.PHONY: train test lint bench clean
+.PHONY: train test lint bench sanitize clean
 
 train: $(VENV)/installed
 	$(BIN)/selshare train digits
@@ -19,6 +19,10 @@ lint: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks
+
+# csrc/ with AddressSanitizer and UBSan, in build/sanitized, and the tests that reach it.
+sanitize: $(VENV)/installed
+	$(BIN)/python csrc/sanitize.py
 
 # Rebuilds when a compiled source or a dependency changes.
 $(VENV)/installed: $(SOURCES)
