@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ TASKS = (
 LAYOUT = TaskLayout(TASKS)
 TABLE = [[0.9, 0.2], [0.1, 0.6], [0.0, 1.0]]
 EXCLUSIVE = [[1.0, 0.0], [0.25, 0.75], [0.0, 1.0]]
+PUBLISHED: dict[str, Any] = {"samples": "all", "weighting": "mean"}
 
 
 class Frame:
@@ -70,7 +72,8 @@ def implied(outputs: Tensor, table: list[list[float]], clamp: float) -> list[lis
 @pytest.mark.parametrize("target", ["units", ("smile", "frown")])
 def test_matching_is_the_bernoulli_cross_entropy(target: str | tuple[str, ...]) -> None:
     outputs = random_outputs()
-    value = DistributionMatching("mood", target, TABLE, clamp=0.15, strength=2.0).of_outputs(LAYOUT, outputs)
+    matching = DistributionMatching("mood", target, TABLE, clamp=0.15, strength=2.0)
+    value = matching.of_outputs(LAYOUT, outputs, unlabelled())
     named = parts(outputs)
     q = implied(outputs, TABLE, 0.15)
     logits = (
@@ -85,7 +88,7 @@ def test_matching_is_the_bernoulli_cross_entropy(target: str | tuple[str, ...]) 
 
 def test_matching_a_multiclass_target_is_the_categorical_cross_entropy() -> None:
     outputs = random_outputs()
-    value = DistributionMatching("mood", "coarse", EXCLUSIVE, clamp=0.0).of_outputs(LAYOUT, outputs)
+    value = DistributionMatching("mood", "coarse", EXCLUSIVE, clamp=0.0).of_outputs(LAYOUT, outputs, unlabelled())
     q = implied(outputs, EXCLUSIVE, 0.0)
     losses = [
         -sum(wanted * math.log(p) for wanted, p in zip(row, softmax(logits), strict=True))
@@ -94,20 +97,27 @@ def test_matching_a_multiclass_target_is_the_categorical_cross_entropy() -> None
     assert value.item() == pytest.approx(sum(losses) / len(losses), rel=1e-12)
 
 
+@pytest.mark.parametrize("options", [{}, PUBLISHED])
 @pytest.mark.parametrize(("target", "table"), [("units", TABLE), (("smile", "frown"), TABLE), ("coarse", EXCLUSIVE)])
-def test_gradcheck_and_gradgradcheck(target: str | tuple[str, ...], table: list[list[float]]) -> None:
+def test_gradcheck_and_gradgradcheck(
+    target: str | tuple[str, ...], table: list[list[float]], options: dict[str, Any]
+) -> None:
     """q is held still, as the stopped gradient has it: the source's logits do not vary."""
-    moods, packed = random_outputs(3)[:, LAYOUT.output_slices[2]], targets(units=UNITS[:3])
-    packed[:, LAYOUT.target_slices[4]] = 1.0
+    moods, packed = random_outputs(3)[:, LAYOUT.output_slices[2]], targets(units=UNITS[:3], mood=[NAN, 2.0, NAN])
+    packed[0, LAYOUT.target_slices[4]] = 1.0
 
     def matching(outputs: Tensor) -> Tensor:
         outputs = torch.cat([outputs[:, :3], moods, outputs[:, 6:]], dim=1)
-        return DistributionMatching("mood", target, table).of_outputs(LAYOUT, outputs)
+        return DistributionMatching("mood", target, table, **options).of_outputs(LAYOUT, outputs, packed)
 
     def teaching(outputs: Tensor) -> Tensor:
-        return SoftCoAnnotation("mood", target, table).of_outputs(LAYOUT, outputs, packed)
+        return SoftCoAnnotation("mood", target, table, **options).of_outputs(LAYOUT, outputs, packed)
 
-    for objective in (matching, teaching):
+    def sharing(outputs: Tensor) -> Tensor:
+        teaching = SoftCoAnnotation("mood", target, table, evidence="share", **options)
+        return teaching.of_outputs(LAYOUT, outputs, packed)
+
+    for objective in (matching, teaching, sharing):
         outputs = random_outputs(3).requires_grad_()
         assert torch.autograd.gradcheck(objective, outputs)
         assert torch.autograd.gradgradcheck(objective, outputs)
@@ -117,10 +127,11 @@ def test_gradcheck_and_gradgradcheck(target: str | tuple[str, ...], table: list[
 def test_the_source_learns_only_where_asked(stop: bool) -> None:
     outputs = random_outputs().requires_grad_()
     matching = DistributionMatching("mood", "units", TABLE, stop_gradient=stop, clamp=0.0)
+    packed = unlabelled()
     if not stop:
-        assert torch.autograd.gradcheck(lambda outputs: matching.of_outputs(LAYOUT, outputs), outputs)
-        assert torch.autograd.gradgradcheck(lambda outputs: matching.of_outputs(LAYOUT, outputs), outputs)
-    (gradient,) = torch.autograd.grad(matching.of_outputs(LAYOUT, outputs), outputs)
+        assert torch.autograd.gradcheck(lambda outputs: matching.of_outputs(LAYOUT, outputs, packed), outputs)
+        assert torch.autograd.gradgradcheck(lambda outputs: matching.of_outputs(LAYOUT, outputs, packed), outputs)
+    (gradient,) = torch.autograd.grad(matching.of_outputs(LAYOUT, outputs, packed), outputs)
     moods, units = LAYOUT.output_slices[2], LAYOUT.output_slices[1]
     assert bool(gradient[:, moods].any()) != stop
     assert bool(gradient[:, units].all())
@@ -134,7 +145,8 @@ def test_it_is_least_where_the_two_agree() -> None:
     q = torch.tensor(implied(outputs, TABLE, 1e-3), dtype=torch.float64)
     outputs[:, units] = torch.logit(q)
     outputs.requires_grad_()
-    (gradient,) = torch.autograd.grad(DistributionMatching("mood", "units", TABLE).of_outputs(LAYOUT, outputs), outputs)
+    value = DistributionMatching("mood", "units", TABLE).of_outputs(LAYOUT, outputs, unlabelled())
+    (gradient,) = torch.autograd.grad(value, outputs)
     torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-12)
 
 
@@ -143,6 +155,10 @@ def targets(**given: Any) -> Tensor:
     samples = len(next(iter(given.values())))
     missing = {task.name: torch.full((samples, task.targets), NAN) for task in TASKS}
     return pack_targets(LAYOUT, missing | {name: torch.tensor(value) for name, value in given.items()})
+
+
+def unlabelled(samples: int = 5) -> Tensor:
+    return torch.full((samples, LAYOUT.target_width), NAN)
 
 
 UNITS = [[1.0, 0.0], [NAN, 1.0], [NAN, NAN], [0.0, 0.0], [1.0, 1.0]]
@@ -169,7 +185,8 @@ def log_likelihoods(row: list[float], table: list[list[float]]) -> list[float]:
 @pytest.mark.parametrize(("evidence", "temperature"), [("share", None), ("share", 1.0), ("likelihood", None)])
 def test_soft_co_annotation_equals_the_formula(evidence: Any, temperature: float | None) -> None:
     outputs = random_outputs()
-    teaching = SoftCoAnnotation("mood", "units", TABLE, evidence=evidence, temperature=temperature, strength=0.5)
+    options = {"evidence": evidence, "temperature": temperature, "strength": 0.5}
+    teaching = SoftCoAnnotation("mood", "units", TABLE, **options, **PUBLISHED)
     value = teaching.of_outputs(LAYOUT, outputs, targets(units=UNITS))
     tau = temperature or (0.1 if evidence == "share" else 1.0)
     score = shares if evidence == "share" else log_likelihoods
@@ -182,12 +199,89 @@ def test_soft_co_annotation_equals_the_formula(evidence: Any, temperature: float
     assert value.item() == pytest.approx(0.5 * sum(losses) / 4, rel=1e-12)
 
 
+def test_by_default_co_annotation_is_the_likelihood_of_the_labels() -> None:
+    """−log Σ p(e|x) p(a|e), summed over samples of unknown class; divided by the number of known ones where larger."""
+    outputs, moods = random_outputs(), [NAN, 2.0, NAN, 0.0, 1.0]
+    value = SoftCoAnnotation("mood", "units", TABLE).of_outputs(LAYOUT, outputs, targets(units=UNITS, mood=moods))
+    losses = []
+    for row, mood, logits in zip(UNITS, moods, parts(outputs)["mood"], strict=True):
+        if not all(map(math.isnan, row)) and math.isnan(mood):
+            likelihood = [math.exp(score) for score in log_likelihoods(row, TABLE)]
+            losses.append(-math.log(sum(p * like for p, like in zip(softmax(logits), likelihood, strict=True))))
+    assert len(losses) == 1
+    assert value.item() == pytest.approx(sum(losses) / 3, rel=1e-12)
+
+
+def test_its_gradient_is_that_of_the_posterior_held_still() -> None:
+    outputs = random_outputs().requires_grad_()
+    packed = targets(units=UNITS)
+    teaching = SoftCoAnnotation("mood", "units", TABLE)
+    (gradient,) = torch.autograd.grad(teaching.of_outputs(LAYOUT, outputs, packed), outputs)
+    q, labelled = teaching.likely_classes(LAYOUT, packed, outputs.detach())
+    moods = LAYOUT.output_slices[2]
+    expected = torch.where(labelled[:, None], torch.softmax(outputs.detach()[:, moods], 1) - q, 0) / 4
+    torch.testing.assert_close(gradient[:, moods], expected)
+    assert not gradient[:, : moods.start].any()
+    with pytest.raises(ValueError, match="starts from what the model predicts; give its outputs"):
+        teaching.likely_classes(LAYOUT, packed)
+
+
+def test_classes_of_the_same_labels_are_left_as_they_are() -> None:
+    """What the labels do not tell apart is not made equal, as it is by the published form."""
+    table, outputs, packed = [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], random_outputs(), targets(units=[[1.0, 0.0]] * 5)
+    predicted = torch.softmax(outputs[:, LAYOUT.output_slices[2]], dim=1)
+    posterior, _ = SoftCoAnnotation("mood", "units", table).likely_classes(LAYOUT, packed, outputs)
+    published, _ = SoftCoAnnotation("mood", "units", table, evidence="share").likely_classes(LAYOUT, packed)
+    torch.testing.assert_close(posterior[:, 0] / posterior[:, 1], predicted[:, 0] / predicted[:, 1])
+    torch.testing.assert_close(published[:, 0], published[:, 1])
+    assert float(posterior[:, 2].max()) < 1e-3
+
+
+def test_by_default_only_missing_labels_are_matched_and_known_classes_are_used() -> None:
+    outputs, moods = random_outputs(), [NAN, 2.0, 1.0, NAN, NAN]
+    value = DistributionMatching("mood", "units", TABLE, clamp=0.15).of_outputs(
+        LAYOUT, outputs, targets(units=UNITS, mood=moods)
+    )
+    q = implied(outputs, TABLE, 0.15)
+    q[1], q[2] = [0.15, 0.85], [0.15, 0.6]  # rows of the table, clamped
+    logits = parts(outputs)["units"]
+    first = (bernoulli(logits[1][0], q[1][0]) + bernoulli(logits[2][0], q[2][0])) / 3  # three samples have the label
+    second = bernoulli(logits[2][1], q[2][1]) / 4
+    assert value.item() == pytest.approx((first + second) / 2, rel=1e-12)
+    several = DistributionMatching("mood", ("smile", "frown"), TABLE, weighting="mean").of_outputs(
+        LAYOUT, outputs, targets(smile=[1.0, 0.0, NAN, 1.0, 1.0])
+    )
+    q = implied(outputs, TABLE, 1e-3)
+    named = parts(outputs)
+    frowns = [bernoulli(named["frown"][k][0], q[k][1]) for k in range(5)]
+    assert several.item() == pytest.approx(bernoulli(named["smile"][2][0], q[2][0]) + sum(frowns) / 5, rel=1e-12)
+
+
+def test_as_published_every_sample_counts_by_what_is_predicted() -> None:
+    outputs = random_outputs()
+    packed = targets(units=UNITS, mood=[0.0, 1.0, 2.0, 0.0, NAN], coarse=[0.0, 1.0, NAN, NAN, NAN])
+    for target, table in (("units", TABLE), ("coarse", EXCLUSIVE)):
+        matching = DistributionMatching("mood", target, table, use_labels=False, **PUBLISHED)
+        assert matching.of_outputs(LAYOUT, outputs, packed) == matching.of_outputs(LAYOUT, outputs, unlabelled())
+
+
+def test_where_nothing_is_missing_nothing_is_matched() -> None:
+    outputs = random_outputs().requires_grad_()
+    packed = targets(units=[[1.0, 0.0]] * 5, mood=[0.0, 1.0, 2.0, 0.0, 1.0])
+    for term in (DistributionMatching("mood", "units", TABLE), SoftCoAnnotation("mood", "units", TABLE)):
+        value = term.of_outputs(LAYOUT, outputs, packed)
+        (gradient,) = torch.autograd.grad(value, outputs)
+        assert value.item() == 0
+        assert not gradient.any()
+
+
 def test_the_published_temperature_leaves_q_nearly_level() -> None:
     """METHOD: with shares in [0, 1] and 7 classes softmax never exceeds .31."""
     tasks = TaskLayout([Task.multiclass("e", classes=7), Task.multilabel("a", labels=7)])
     packed = torch.cat([torch.full((7, 1), NAN), torch.eye(7)], dim=1)
-    published, labelled = SoftCoAnnotation("e", "a", torch.eye(7), temperature=1.0).likely_classes(tasks, packed)
-    sharp, _ = SoftCoAnnotation("e", "a", torch.eye(7)).likely_classes(tasks, packed)
+    share = partial(SoftCoAnnotation, "e", "a", torch.eye(7), evidence="share")
+    published, labelled = share(temperature=1.0).likely_classes(tasks, packed)
+    sharp, _ = share().likely_classes(tasks, packed)
     assert labelled.all()
     assert float(published.max()) == pytest.approx(math.e / (math.e + 6))
     assert float(sharp.diagonal().min()) > 0.999
@@ -202,7 +296,7 @@ def test_likelihood_is_bayes_rule() -> None:
 
 
 def test_soft_co_annotation_of_a_multiclass_target() -> None:
-    q, labelled = SoftCoAnnotation("mood", "coarse", EXCLUSIVE, temperature=1.0).likely_classes(
+    q, labelled = SoftCoAnnotation("mood", "coarse", EXCLUSIVE, evidence="share", temperature=1.0).likely_classes(
         LAYOUT, targets(coarse=[0.0, 1.0, NAN])
     )
     assert labelled.tolist() == [True, True, False]
@@ -235,8 +329,8 @@ def test_tables_of_every_form_are_the_same() -> None:
 def test_binary_targets_are_matched_by_name() -> None:
     frame = Frame([[row[1], row[0]] for row in TABLE], ["0", "1", "2"], ["frown", "smile"])
     outputs = random_outputs()
-    by_name = DistributionMatching("mood", ("smile", "frown"), frame).of_outputs(LAYOUT, outputs)
-    in_order = DistributionMatching("mood", ("smile", "frown"), TABLE).of_outputs(LAYOUT, outputs)
+    by_name = DistributionMatching("mood", ("smile", "frown"), frame).of_outputs(LAYOUT, outputs, unlabelled())
+    in_order = DistributionMatching("mood", ("smile", "frown"), TABLE).of_outputs(LAYOUT, outputs, unlabelled())
     assert by_name.item() == in_order.item()
 
 
@@ -285,7 +379,7 @@ def test_relations_to_binary_tasks_carry_their_names() -> None:
 )
 def test_errors_about_tasks(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        DistributionMatching(*arguments).of_outputs(LAYOUT, random_outputs())
+        DistributionMatching(*arguments).of_outputs(LAYOUT, random_outputs(), unlabelled())
 
 
 @pytest.mark.parametrize(
@@ -311,6 +405,10 @@ def test_other_errors() -> None:
         RelationTable.of({"a": [1.0]})
     with pytest.raises(ValueError, match="no evidence 'guess'"):
         SoftCoAnnotation("mood", "units", TABLE, evidence="guess")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Matching 'mood' has no samples 'some'; choose from unlabelled, all"):
+        SoftCoAnnotation("mood", "units", TABLE, samples="some")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="Matching 'mood' has no weighting 'max'; choose from sample, mean"):
+        DistributionMatching("mood", "units", TABLE, weighting="max")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="temperature is 0"):
         SoftCoAnnotation("mood", "units", TABLE, temperature=0)
     with pytest.raises(ValueError, match="clamp is"):
@@ -326,7 +424,7 @@ def test_other_errors() -> None:
     with pytest.raises(ValueError, match="smoothing is -1"):
         estimate_relation(TASKS, targets(mood=[0.0]), "mood", "units", smoothing=-1)
     with pytest.raises(ValueError, match="distribution matching of 'mood' of the batch is NaN or Inf"):
-        DistributionMatching("mood", "units", TABLE).of_outputs(LAYOUT, random_outputs() * NAN)
+        DistributionMatching("mood", "units", TABLE).of_outputs(LAYOUT, random_outputs() * NAN, unlabelled())
 
 
 def test_disjoint_tasks_teach_each_other() -> None:

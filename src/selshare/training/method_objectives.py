@@ -57,15 +57,26 @@ def _saliency(problem: Problem, options: dict[str, Any]) -> SaliencyRegularizer:
 
 def _matching(problem: Problem, options: dict[str, Any]) -> list[Objective]:
     """Both terms for each relation."""
-    relations = problem.relations or _estimated(problem)
-    pairs = [(source, target, table) for (source, target), table in relations.items()]
-    return [
-        *(DistributionMatching(source, target, table) for source, target, table in pairs),
-        *(SoftCoAnnotation(source, target, table, **options) for source, target, table in pairs),
-    ]
+    packed, layout = _targets(problem), TaskLayout(problem.tasks)
+    relations = problem.relations or _estimated(problem, layout, packed)
+    matching: list[Objective] = []
+    teaching: list[Objective] = []
+    for (source, target), table in relations.items():
+        complete = _all_labelled(layout, packed, (source, *([target] if isinstance(target, str) else target)))
+        published: dict[str, Any] = {"samples": "all", "weighting": "mean"} if complete else {}
+        matching.append(DistributionMatching(source, target, table, use_labels=not complete, **published))
+        evidence = {"evidence": "share", "temperature": 1.0} if complete else {}
+        teaching.append(SoftCoAnnotation(source, target, table, **(published | evidence | options)))
+    return [*matching, *teaching]
 
 
-def _estimated(problem: Problem) -> Mapping[Any, Any]:
+def _all_labelled(layout: TaskLayout, packed: Tensor, names: Sequence[str]) -> bool:
+    """Whether no sample lacks a label of these tasks; unknown names are for the objectives to refuse."""
+    slices = [layout.target_slices[layout.index(name)] for name in names if name in layout.names]
+    return not any(bool(packed[:, columns].isnan().any()) for columns in slices)
+
+
+def _estimated(problem: Problem, layout: TaskLayout, packed: Tensor) -> Mapping[Any, Any]:
     """Tables from co-annotated training samples."""
     classes = [task for task in problem.tasks if task.kind == "multiclass"]
     source = max(classes, key=lambda task: task.outputs, default=None)
@@ -76,8 +87,6 @@ def _estimated(problem: Problem) -> Mapping[Any, Any]:
             f"distribution-matching ties a multiclass task to another task with labels, and {problem.name} has no "
             "such pair; leave the method out."
         )
-    packed = _targets(problem)
-    layout = TaskLayout(problem.tasks)
     return {(source.name, name): estimate_relation(layout, packed, source.name, name) for name in targets}
 
 
