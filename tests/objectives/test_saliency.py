@@ -277,22 +277,36 @@ def test_the_constrained_form_ends_on_the_nearest_pairs(optimizer: partial[torch
     assert float(weights.omega.max()) == pytest.approx(1.0)
 
 
-def test_warmup_costs_nothing_and_evaluation_learns_nothing() -> None:
+@pytest.mark.parametrize("early", [True, False])
+def test_in_the_warmup_at_most_omega_learns_and_evaluation_learns_nothing(early: bool) -> None:
     model = small_model()
-    regularizer = SaliencyRegularizer(model.tasks, warmup=2)
+    regularizer = SaliencyRegularizer(model.tasks, warmup=2, learn_in_warmup=early)
+    reference = SaliencyRegularizer(model.tasks)
     shared = model.shared(torch.randn(3, 4, dtype=torch.float64))
 
     def call() -> float:
         return float(regularizer(model, shared, torch.empty(0), torch.empty(0)).detach())
 
     assert [call(), call()] == [0.0, 0.0]
-    assert regularizer.weights.omega.sum() == 15
+    for _ in range(2 if early else 0):
+        reference.of_gradients(logit_gradients(model, shared))
+    assert torch.equal(regularizer.weights.omega, reference.weights.omega)
+    before = regularizer.weights.omega.clone()
+    assert bool((before == 1).all()) != early
     model.eval()
     assert call() > 0
-    assert regularizer.weights.omega.sum() == 15
+    assert torch.equal(regularizer.weights.omega, before)
     model.train()
     assert call() > 0
-    assert regularizer.weights.omega.sum() != 15
+    assert not torch.equal(regularizer.weights.omega, before)
+
+
+def test_the_warmup_leaves_no_gradient() -> None:
+    model = small_model()
+    regularizer = SaliencyRegularizer(model.tasks, warmup=1)
+    shared = model.shared(torch.randn(3, 4, dtype=torch.float64))
+    assert not regularizer(model, shared, torch.empty(0), torch.empty(0)).requires_grad
+    assert regularizer(model, shared, torch.empty(0), torch.empty(0)).requires_grad
 
 
 def test_branches_run_in_evaluation_mode_and_are_put_back() -> None:

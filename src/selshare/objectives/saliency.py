@@ -31,9 +31,10 @@ class SaliencyRegularizer(nn.Module):
 
     Known from the paper and its released code: the gradient of the logit at the shared feature map, sums over
     positions, l1, ω from 1 by Adam clipped at 0, weights ``ω/Σω``, the sum over the samples of a batch, λ = .1, a
-    warm-up with hard sharing alone. *Ours*: l2 and cosine, the mean over samples, what a task of several outputs counts
-    as (see :func:`~selshare.objectives.logit_gradients.logit_gradients`), branches in evaluation mode, the constrained
-    form's projection.
+    warm-up with hard sharing alone. *Ours*: ω learns in the warm-up already (``learn_in_warmup``); l2 and cosine, the
+    mean over samples, what a task of several outputs counts as (see
+    :func:`~selshare.objectives.logit_gradients.logit_gradients`), branches in evaluation mode, the constrained form's
+    projection.
 
     Parameters
     ----------
@@ -50,7 +51,12 @@ class SaliencyRegularizer(nn.Module):
     reduction
         Over the samples of a batch: ``"sum"``, as released, or ``"mean"``, which does not depend on the batch's size.
     warmup
-        Steps in training mode before the regulariser sets in; until then it costs nothing and ω stays.
+        Steps in training mode before the regulariser sets in.
+    learn_in_warmup
+        Let ω learn from the distances of the warm-up. While ω is level the regulariser draws all tasks together, unlike
+        ones too, and where data do not undo that it stays (docs/objectives.md has the figures). Adam of rate η takes
+        1/η steps to bring a pair's ω from 1 to 0; choose the rate and the warm-up so that it gets there. ``False``, as
+        released: the warm-up costs nothing and ω stays.
     form, total, largest, optimizer
         Of ω: see :class:`~selshare.objectives.task_relations.RelationWeights`. ``optimizer`` builds ω's optimizer.
     learn
@@ -85,6 +91,7 @@ class SaliencyRegularizer(nn.Module):
         channels: int | None = None,
         reduction: Reduction = "sum",
         warmup: int = 0,
+        learn_in_warmup: bool = True,
         form: Form = "normalized",
         total: float = 1.0,
         largest: float | None = None,
@@ -97,7 +104,7 @@ class SaliencyRegularizer(nn.Module):
         self.weights = RelationWeights(names, form=form, total=total, largest=largest, optimizer=optimizer)
         self.strength, self.channels = strength, channels
         self.distance, self.reduction = distance, reduction
-        self.warmup, self.learn = warmup, learn
+        self.warmup, self.learn_in_warmup, self.learn = warmup, learn_in_warmup, learn
         self.steps = 0
 
     def forward(self, model: MultiTaskModel, shared: Tensor, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -119,6 +126,9 @@ class SaliencyRegularizer(nn.Module):
         if model.training:
             self.steps += 1
             if self.steps <= self.warmup:
+                if self.learn and self.learn_in_warmup:
+                    with torch.no_grad():
+                        self.of_gradients(logit_gradients(model, shared))
                 return shared.new_zeros(())
         return self.of_gradients(logit_gradients(model, shared), learn=model.training)
 
