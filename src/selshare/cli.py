@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from . import __version__
 from .data import Problem, load
 from .data import names as data_names
+from .data.given_relations import read_relations
 from .data.table import read_table
 from .doctor import diagnose
 from .doctor_tables import render
@@ -102,6 +104,10 @@ def compare(
         ),
     ] = "stl,mtl,similarity,dissimilarity,variance,random",
     srdml_strength: Annotated[float, typer.Option(help="srdml: weight of the regulariser.")] = 0.1,
+    relations: Annotated[
+        Path | None,
+        typer.Option(help="distribution-matching: JSON file of relation tables (docs/objectives.md)."),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds: 0 … N−1.")] = 1,
     merge: Merge = "best",
     preset: Preset = "default",
@@ -133,6 +139,7 @@ def compare(
         progress=not quiet,
         sharing={"merge": merge, "preset": preset},
         srdml_strength=srdml_strength,
+        relations=relations,
     )
     _show(results)
     if json_file is not None:
@@ -219,6 +226,7 @@ def _run(
     progress: bool,
     sharing: dict[str, Any],
     srdml_strength: float = 0.1,
+    relations: Path | None = None,
 ) -> list[Result]:
     """Load, train and test; say each result as it comes."""
     per_seed = data in ("synthetic", "twelve")
@@ -230,7 +238,7 @@ def _run(
         problem = load(data, **options, **({"seed": seed} if per_seed else {}))
         if problem.columns is not None and seed == seeds[0]:
             console.print("\n".join(problem.columns.describe()), highlight=False, soft_wrap=True, markup=False)
-        return problem
+        return problem if relations is None else replace(problem, relations=read_relations(relations, problem))
 
     return compare_methods(
         problem_for,

@@ -39,6 +39,16 @@ def test_tasks_are_rows_where_the_terminal_is_narrow_and_nothing_is_cut() -> Non
     assert ["parameters", "1,630,664", "1,630,664"] in lines
 
 
+def test_long_methods_break_after_their_parts_and_lose_nothing() -> None:
+    names = ["distribution-matching", "distribution-matching+similarity", "srdml+similarity", "mtl"]
+    lines = printed([row(name) for name in names], width=80)
+    assert lines[:3] == [
+        ["distribution-"],
+        ["distribution-", "matching+", "srdml+"],
+        ["matching", "similarity", "similarity", "mtl"],
+    ]
+
+
 @pytest.mark.parametrize("width", range(40, 200, 10))
 def test_no_width_cuts_a_number(width: int) -> None:
     rows = [row(metrics={f"digit {d}": 0.5 + d / 100 for d in range(10)}), row("dissimilarity")]

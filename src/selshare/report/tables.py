@@ -127,7 +127,8 @@ def _tall(title: str | None, summaries: Sequence[MethodSummary], lines: list[tup
     table = _empty(title)
     table.add_column("")
     for summary in summaries:
-        table.add_column(summary.method, justify="right")
+        # Long names break after their parts rather than lose their ends, in which they may differ.
+        table.add_column(summary.method.replace("+", "+\n").replace("-", "-\n"), justify="right", vertical="bottom")
     for name, values in lines:
         if name == "mean":
             table.add_section()
