@@ -4,5 +4,17 @@ from .data_parallel import DataParallel, Share
 from .launch import current_ranks, processes
 from .lost import RankLost
 from .ranks import Ranks
+from .sharded import ShardedModel
+from .sharing import DataParallelEpochEnd, ShardedEpochEnd
 
-__all__ = ["DataParallel", "RankLost", "Ranks", "Share", "current_ranks", "processes"]
+__all__ = [
+    "DataParallel",
+    "DataParallelEpochEnd",
+    "RankLost",
+    "Ranks",
+    "ShardedEpochEnd",
+    "ShardedModel",
+    "Share",
+    "current_ranks",
+    "processes",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..model import MultiTaskModel
 from .ranks import Ranks
@@ -12,20 +12,22 @@ _VIEWS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @torch.no_grad()
-def make_alike(model: MultiTaskModel, ranks: Ranks) -> None:
+def make_alike(model: nn.Module, ranks: Ranks) -> None:
     """Give every rank rank 0's parameters and buffers.
 
     Raises
     ------
     ValueError
-        If the ranks' models differ in their tensors' names, shapes or dtypes, or in their tasks.
+        If the ranks' modules differ in their tensors' names, shapes or dtypes, or in their tasks.
     """
     tensors = _tensors(model)
     form = [(name, tuple(tensor.shape), str(tensor.dtype)) for name, tensor in tensors.items()]
-    require_same((model.layout.names, form), ranks, "models", "build the same model on every rank")
+    tasks = model.layout.names if isinstance(model, MultiTaskModel) else None
+    require_same((tasks, form), ranks, "models", "build the same model on every rank")
     for tensor in tensors.values():
         ranks.broadcast(tensor, "initial weights")
-    model.reassign(model.assignment.clone())
+    if isinstance(model, MultiTaskModel):
+        model.reassign(model.assignment.clone())
 
 
 def require_same(value: object, ranks: Ranks, what: str, advice: str) -> None:
@@ -37,7 +39,7 @@ def require_same(value: object, ranks: Ranks, what: str, advice: str) -> None:
 
 
 @torch.no_grad()
-def check_alike(model: MultiTaskModel, ranks: Ranks) -> None:
+def check_alike(model: nn.Module, ranks: Ranks) -> None:
     """Raise ``RuntimeError`` that names the first tensor that is not the same to the bit on every rank.
 
     By the sums of the tensors' bits, read as integers: one pass over the model, 16 bytes a tensor sent.
@@ -59,6 +61,6 @@ def _sum_of_bits(tensor: Tensor) -> Tensor:
     return bits.sum(dtype=torch.int64)
 
 
-def _tensors(model: MultiTaskModel) -> dict[str, Tensor]:
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """All parameters and buffers that are saved, by name."""
     return {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if isinstance(tensor, Tensor)}

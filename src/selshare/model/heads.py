@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
@@ -21,19 +23,28 @@ class Heads(nn.Module):
         The tasks and their columns.
     features
         Width ``F`` of a branch's output.
+    widths
+        Output widths to have parameters for, without rows where no task has that width; the tasks' when ``None``.
     """
 
-    def __init__(self, layout: TaskLayout, features: int) -> None:
+    def __init__(self, layout: TaskLayout, features: int, widths: Iterable[int] | None = None) -> None:
         super().__init__()
         self.weights = nn.ParameterDict()
         self.biases = nn.ParameterDict()
-        for width, members in layout.widths.items():
-            initial = nn.Linear(features, width)
-            self.weights[str(width)] = nn.Parameter(initial.weight.detach().repeat(len(members), 1, 1))
-            self.biases[str(width)] = nn.Parameter(initial.bias.detach().repeat(len(members), 1))
-            self.register_buffer(f"members_{width}", torch.tensor(members), persistent=False)
+        for width in layout.widths if widths is None else widths:
+            initial, heads = nn.Linear(features, width), len(layout.widths.get(width, ()))
+            self.weights[str(width)] = nn.Parameter(initial.weight.detach().repeat(heads, 1, 1))
+            self.biases[str(width)] = nn.Parameter(initial.bias.detach().repeat(heads, 1))
+        self.lay_out(layout)
+
+    def lay_out(self, layout: TaskLayout) -> None:
+        """Belong to the tasks of ``layout``; the rows of the parameters are theirs, or are to be set by the caller."""
+        device = next(self.parameters()).device
+        for width in map(int, self.weights):
+            members = torch.tensor(layout.widths.get(width, ()), dtype=torch.int64, device=device)
+            self.register_buffer(f"members_{width}", members, persistent=False)
         self._widths = tuple(layout.widths)
-        self.register_buffer("_columns", _column_order(layout), persistent=False)
+        self.register_buffer("_columns", _column_order(layout).to(device), persistent=False)
 
     def forward(self, features: Tensor, assignment: Tensor | None, *, rectify: bool = False) -> Tensor:
         """Outputs of all tasks.

@@ -224,6 +224,20 @@ class MultiTaskModel(nn.Module):
         self.assignment.copy_(assignment)
         self._one_to_one = assignment.tolist() == list(range(len(self.tasks)))
 
+    def lay_out(self, layout: TaskLayout, assignment: Tensor) -> None:
+        """Become the model of other tasks, whose branches and heads are, or are to be, in the rows of the parameters.
+
+        For models that have some of the tasks of a larger one (:mod:`selshare.distributed`). The record of losses
+        starts anew.
+        """
+        self.layout = layout
+        self.heads.lay_out(layout)
+        self.register_buffer("assignment", assignment.to(self.assignment.device))
+        for record in ("loss_sum", "loss_count"):
+            empty = torch.zeros(len(layout), dtype=torch.float64, device=self.loss_sum.device)
+            self.register_buffer(record, empty, persistent=False)
+        self._one_to_one = assignment.tolist() == list(range(len(layout)))
+
     def tasks_by_branch(self) -> tuple[tuple[int, ...], ...]:
         """For each live branch, the indices of its tasks."""
         members: list[list[int]] = [[] for _ in range(self.bank.branches)]

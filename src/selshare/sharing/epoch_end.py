@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -43,6 +43,10 @@ class EpochEnd:
     def whole(self, model: MultiTaskModel) -> Whole:
         """All tasks and branches of which ``model`` has some, or all."""
         return model
+
+    def capture_settings(self, settings: Mapping[str, Any], model: MultiTaskModel) -> Mapping[str, Any]:
+        """The sharing's settings, from which the capture is made."""
+        return settings
 
     def embed(self, gradients: Tensor, names: Sequence[str], **options: Any) -> Embedding:
         """Embed the branches by this process's captured gradients; see :func:`selshare.sharing.embed`."""

@@ -527,7 +527,7 @@ class SelectiveSharing:
         if self._recent is not None and self.settings["merge"] != "best":
             check_alignable(model.bank)
         if not self._grouping.final:
-            capture = make_capture(self.settings)
+            capture = make_capture(self._epoch_end.capture_settings(self.settings, model))
             capture.start(model, optimizers, scaler)
             self._capture = capture
         if self._recent is not None:

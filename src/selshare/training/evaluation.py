@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..distributed import ShardedModel
 from ..model import MultiTaskModel
 from ..objectives import pack_targets, task_losses
 from ..tasks import TaskLayout
@@ -88,3 +89,34 @@ def run_batches(model: MultiTaskModel, loader: Iterable[Any]) -> tuple[Tensor, .
 def _joined(parts: list[Tensor]) -> Tensor:
     """All rows, on the CPU; the first part, which is empty, says what none look like."""
     return torch.cat(parts[1:] or parts).cpu()
+
+
+@torch.no_grad()
+def evaluate_sharded(model: ShardedModel, loader: Iterable[Any]) -> Evaluation:
+    """Run a sharded model, in evaluation mode, over whole batches; every rank scores its tasks and hears of all."""
+    part = model.part
+    first = next(part.parameters())
+    outputs, targets = [], []
+    told = torch.zeros(3, len(part.tasks), dtype=torch.float64, device=first.device)  # losses, labels, metrics
+    for batch in loader:
+        inputs, given = to_device(batch, first.device, first.dtype)
+        packed = pack_targets(part.layout, model.own_targets(given))
+        predicted = model.own_outputs(inputs)
+        losses = task_losses(part.layout, predicted, packed)
+        told[0] += losses.values.double() * losses.labelled
+        told[1] += losses.labelled
+        outputs.append(predicted)
+        targets.append(packed)
+    if model.own_tasks:
+        own = score(part.layout, torch.cat(outputs), torch.cat(targets))
+        told[2] = torch.tensor(list(own.values()), dtype=torch.float64)
+    total, count, scores = model.of_all(told, "evaluation").cpu()
+    losses_of_all = total / count.clamp(min=1)
+    metrics = dict(zip(model.layout.names, scores.tolist(), strict=True))
+    weights = torch.tensor(model.layout.weights, dtype=torch.float64)
+    return Evaluation(
+        float((weights * losses_of_all).sum()),
+        dict(zip(model.layout.names, losses_of_all.where(count > 0, torch.nan).tolist(), strict=True)),
+        metrics,
+        mean_metric(model.layout, metrics),
+    )

@@ -10,15 +10,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..distributed import DataParallel, Ranks, Share
+from ..distributed import DataParallel, Ranks, ShardedEpochEnd, ShardedModel, Share
+from ..distributed.alike import check_alike
 from ..model import MultiTaskModel
+from ..objectives import TaskLosses
 from ..sharing import EpochEnd
 from .batches import Data, Targets, as_loader, to_device
-from .evaluation import Evaluation, evaluate, evaluation_of, run_batches
+from .evaluation import Evaluation, evaluate, evaluate_sharded, evaluation_of, run_batches
 from .resume import CheckpointFolder, random_states, restore_random_states
 from .shares import ShareLoader, dealt
 
 Batch = Any
+Model = MultiTaskModel | ShardedModel
 Loss = Callable[[MultiTaskModel, Tensor, Targets, bool | None], Tensor]
 
 
@@ -29,18 +32,29 @@ class OneProcess:
     ----------
     first
         Whether this process writes files, shows progress and calls callbacks.
+    shards
+        Over how many ranks the bank is sharded.
     epoch_end
         What the sharing does together with other processes.
     """
 
     first = True
+    shards: int | None = None
     epoch_end: EpochEnd | None = None
 
-    def start(self, model: MultiTaskModel) -> None:
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Raise ``ValueError`` if there is a setting, by its name in the Trainer, that cannot be had in this way."""
+
+    def start(self, model: Model) -> None:
         """Before the sharing is attached."""
 
     def stop(self) -> None:
         """After it is detached."""
+
+    def part(self, model: Model) -> MultiTaskModel:
+        """What the sharing is attached to."""
+        assert isinstance(model, MultiTaskModel)
+        return model
 
     def seed(self, seed: int) -> None:
         """Seed torch's global generator, at the start of a run."""
@@ -50,20 +64,25 @@ class OneProcess:
         """What :meth:`loss` takes, for one epoch."""
         return iter(loader)
 
-    def loss(self, loss: Loss, model: MultiTaskModel, batch: Batch, check: bool | None) -> Tensor:
+    def loss(self, loss: Loss, model: Model, batch: Batch, check: bool | None) -> Tensor:
         """The tasks' losses, to call backward on: ``loss(model, inputs, targets, check)``, which may be compiled."""
         inputs, targets = to_model(batch, model)
-        return loss(model, inputs, targets, check)
+        return loss(self.part(model), inputs, targets, check)
 
     def before_step(self) -> None:
         """Between the last backward and a step."""
 
+    def recorded(self, model: Model) -> TaskLosses:
+        """The epoch's training losses."""
+        part = self.part(model)
+        return TaskLosses(part.loss_sum / part.loss_count.clamp(min=1), part.loss_count)
+
     def end_epoch(self) -> None:
         """After the last step and the sharing."""
 
-    def evaluate(self, model: MultiTaskModel, data: Data) -> Evaluation:
+    def evaluate(self, model: Model, data: Data) -> Evaluation:
         """Loss and metrics on ``data``."""
-        return evaluate(model, data)
+        return evaluate(self.part(model), data)
 
     def newest(self, folder: CheckpointFolder) -> dict[str, Any] | None:
         """The state to go on from."""
@@ -82,26 +101,22 @@ class OneProcess:
         restore_random_states(states, loader, order)
 
 
-class DataParallelProcesses(OneProcess):
-    """The whole model on every rank, each with its rows of every batch."""
+class _Several(OneProcess):
+    """What several processes do alike, however the work is split."""
 
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
-        self._parallel: DataParallel | None = None
-        self._shares: tuple[DataLoader[Any], ShareLoader] | None = None
         self._common = torch.get_rng_state()
         self.first = ranks.first
 
-    def start(self, model: MultiTaskModel) -> None:
-        """Rank 0's weights everywhere."""
-        self._parallel = DataParallel(model, self._ranks).start()
-        self.epoch_end = self._parallel.epoch_end
-
-    def stop(self) -> None:
-        """Leave the model to one process."""
-        if self._parallel is not None:
-            self._parallel.stop()
-        self._parallel = self._shares = self.epoch_end = None
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """No further terms of the loss, which see one rank's rows or tasks, and no compiled steps."""
+        for name in ("objectives", "aggregator", "compile"):
+            if settings[name]:
+                raise ValueError(
+                    f"{name} cannot be used with several processes: it would see one rank's part only; leave it out, "
+                    "or train with one."
+                )
 
     def seed(self, seed: int) -> None:
         """One stream that all ranks draw the order of samples from, and one of each rank's own for dropout."""
@@ -110,58 +125,15 @@ class DataParallelProcesses(OneProcess):
         torch.manual_seed(seed + 7919 * (self._ranks.rank + 1))
 
     def batches(self, loader: DataLoader[Any]) -> Iterator[Batch]:
-        """This rank's rows of each batch; the same batches on every rank, whatever was drawn before."""
-        if self._shares is None or self._shares[0] is not loader:
-            self._shares = loader, ShareLoader(loader, self._ranks)
+        """The same order on every rank, whatever was drawn before."""
         self._ranks.broadcast(self._common, "order of samples")
-        shares = iter(self._shares[1])
+        batches = self._batches(loader)
         while True:
             with self._common_stream():
-                share = next(shares, None)
-            if share is None:
+                batch = next(batches, None)
+            if batch is None:
                 return
-            yield share
-
-    def loss(self, loss: Loss, model: MultiTaskModel, batch: Batch, check: bool | None) -> Tensor:
-        """This rank's term of the loss of the whole batch."""
-        assert self._parallel is not None
-        inputs, targets = to_model(batch[0], model)
-        return self._parallel.loss(Share(inputs, targets, batch[1]), check=check)
-
-    def before_step(self) -> None:
-        """Gradients become those of the whole batch."""
-        assert self._parallel is not None
-        self._parallel.finish()
-
-    def end_epoch(self) -> None:
-        """Nothing may have come between the ranks."""
-        assert self._parallel is not None
-        self._parallel.check()
-
-    def evaluate(self, model: MultiTaskModel, data: Data) -> Evaluation:
-        """Batches in turns; rank 0 scores."""
-        was_training = model.training
-        model.eval()
-        try:
-            loader = as_loader(data, 512, shuffle=False)
-            lengths: list[int] = []
-            with self._common_stream():  # a loader draws from it even where it does not shuffle
-                batches = _measured(dealt(loader, self._ranks), lengths)
-                outputs, targets, total, count = run_batches(model, batches)
-        finally:
-            model.train(was_training)
-        both = self._ranks.all_reduce(torch.stack([total, count]), "validation losses")
-        outputs, targets = (_gathered(rows, lengths, self._ranks) for rows in (outputs, targets))
-        return self._ranks.decide(lambda: evaluation_of(model.layout, outputs, targets, *both), "evaluation")
-
-    def newest(self, folder: CheckpointFolder) -> dict[str, Any] | None:
-        """What rank 0 finds."""
-        return self._ranks.decide(folder.newest, "checkpoint")
-
-    def write(self, folder: CheckpointFolder, epoch: int, state: Mapping[str, Any]) -> None:
-        """By rank 0."""
-        if self.first:
-            folder.write(epoch, state)
+            yield batch
 
     def random_states(self, loader: DataLoader[Any], order: torch.Generator) -> dict[str, Any]:
         """Rank 0's, as in one process, and the others'."""
@@ -178,6 +150,10 @@ class DataParallelProcesses(OneProcess):
         if not own:
             torch.manual_seed(int(torch.randint(2**40, ())) + self._ranks.rank)
 
+    def _batches(self, loader: DataLoader[Any]) -> Iterator[Batch]:
+        """What this rank has of each batch."""
+        return iter(loader)
+
     @contextmanager
     def _common_stream(self) -> Iterator[None]:
         """Draw from the stream of all ranks."""
@@ -190,7 +166,152 @@ class DataParallelProcesses(OneProcess):
             torch.set_rng_state(own)
 
 
-def to_model(batch: Batch, model: MultiTaskModel) -> tuple[Tensor, Targets]:
+class DataParallelProcesses(_Several):
+    """The whole model on every rank, each with its rows of every batch."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        super().__init__(ranks)
+        self._parallel: DataParallel | None = None
+        self._shares: tuple[DataLoader[Any], ShareLoader] | None = None
+
+    def start(self, model: Model) -> None:
+        """Rank 0's weights everywhere."""
+        self._parallel = DataParallel(self.part(model), self._ranks).start()
+        self.epoch_end = self._parallel.epoch_end
+
+    def stop(self) -> None:
+        """Leave the model to one process."""
+        if self._parallel is not None:
+            self._parallel.stop()
+        self._parallel = self._shares = self.epoch_end = None
+
+    def loss(self, loss: Loss, model: Model, batch: Batch, check: bool | None) -> Tensor:
+        """This rank's term of the loss of the whole batch."""
+        assert self._parallel is not None
+        inputs, targets = to_model(batch[0], model)
+        return self._parallel.loss(Share(inputs, targets, batch[1]), check=check)
+
+    def before_step(self) -> None:
+        """Gradients become those of the whole batch."""
+        assert self._parallel is not None
+        self._parallel.finish()
+
+    def end_epoch(self) -> None:
+        """Nothing may have come between the ranks."""
+        assert self._parallel is not None
+        self._parallel.check()
+
+    def evaluate(self, model: Model, data: Data) -> Evaluation:
+        """Batches in turns; rank 0 scores."""
+        part, was_training = self.part(model), model.training
+        model.eval()
+        try:
+            loader = as_loader(data, 512, shuffle=False)
+            lengths: list[int] = []
+            with self._common_stream():  # a loader draws from it even where it does not shuffle
+                batches = _measured(dealt(loader, self._ranks), lengths)
+                outputs, targets, total, count = run_batches(part, batches)
+        finally:
+            model.train(was_training)
+        both = self._ranks.all_reduce(torch.stack([total, count]), "validation losses")
+        outputs, targets = (_gathered(rows, lengths, self._ranks) for rows in (outputs, targets))
+        return self._ranks.decide(lambda: evaluation_of(part.layout, outputs, targets, *both), "evaluation")
+
+    def newest(self, folder: CheckpointFolder) -> dict[str, Any] | None:
+        """What rank 0 finds."""
+        return self._ranks.decide(folder.newest, "checkpoint")
+
+    def write(self, folder: CheckpointFolder, epoch: int, state: Mapping[str, Any]) -> None:
+        """By rank 0."""
+        if self.first:
+            folder.write(epoch, state)
+
+    def _batches(self, loader: DataLoader[Any]) -> Iterator[Batch]:
+        """This rank's rows, and how many each rank has."""
+        if self._shares is None or self._shares[0] is not loader:
+            self._shares = loader, ShareLoader(loader, self._ranks)
+        return iter(self._shares[1])
+
+
+class ShardedProcesses(_Several):
+    """Some branches on every rank, each with all rows of every batch at its branches and some in the trunk."""
+
+    def __init__(self, model: ShardedModel) -> None:
+        super().__init__(model.ranks)
+        self._model = model
+        self.shards = model.ranks.size
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Nothing that looks at all gradients or weights at once, and no merges on trial."""
+        super().check(settings)
+        sharing = settings["sharing"]
+        wrong = next((name for name in ("clip_norm", "average") if settings[name] is not None), None)
+        if settings["precision"] == "float16":
+            wrong = "precision='float16'"
+        if sharing is not None and sharing.settings["validate_merges"]:
+            wrong = "validate_merges"
+        if wrong is not None:
+            raise ValueError(f"{wrong} is not there for a sharded bank; leave it out, or train data parallel.")
+
+    def start(self, model: Model) -> None:
+        """Gradients of branches stay where they are."""
+        self._model.start()
+        self.epoch_end = ShardedEpochEnd(self._model)
+
+    def stop(self) -> None:
+        """The model is as it was, trained."""
+        self._model.stop()
+        self.epoch_end = None
+
+    def part(self, model: Model) -> MultiTaskModel:
+        """This rank's branches."""
+        return self._model.part
+
+    def loss(self, loss: Loss, model: Model, batch: Batch, check: bool | None) -> Tensor:
+        """The losses of this rank's tasks."""
+        inputs, targets = to_model(batch, model)
+        return self._model.loss(inputs, targets, check=check)
+
+    def before_step(self) -> None:
+        """The trunk's gradients become those of all rows and tasks."""
+        self._model.finish()
+
+    def recorded(self, model: Model) -> TaskLosses:
+        """Of all ranks' tasks."""
+        return self._model.recorded()
+
+    def end_epoch(self) -> None:
+        """The trunks may not have come apart."""
+        check_alike(self._model.part.trunk, self._ranks)
+
+    def evaluate(self, model: Model, data: Data) -> Evaluation:
+        """Every rank its tasks."""
+        was_training = model.training
+        model.eval()
+        try:
+            with self._common_stream():
+                return evaluate_sharded(self._model, as_loader(data, 512, shuffle=False))
+        finally:
+            model.train(was_training)
+
+    def newest(self, folder: CheckpointFolder) -> dict[str, Any] | None:
+        """This rank's part of the newest that is complete."""
+        epoch = self._ranks.decide(folder.newest_epoch, "checkpoint")
+        return None if epoch is None else folder.read(epoch, self._ranks.rank)
+
+    def write(self, folder: CheckpointFolder, epoch: int, state: Mapping[str, Any]) -> None:
+        """A file for each rank. Rank 0's, which makes the checkpoint valid, comes last."""
+        if not self.first:
+            folder.write_part(epoch, self._ranks.rank, state)
+        self._ranks.meet("checkpoints")
+        if self.first:
+            folder.write(epoch, state)
+        self._ranks.meet("checkpoints")
+        if not self.first:
+            folder.prune_parts(self._ranks.rank)
+
+
+def to_model(batch: Batch, model: Model) -> tuple[Tensor, Targets]:
     """A batch on the model's device, its inputs in the model's dtype."""
     first = next(model.parameters())
     return to_device(batch, first.device, first.dtype)

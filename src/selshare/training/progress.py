@@ -9,6 +9,7 @@ from typing import Any, Self
 import rich.progress
 from rich.console import Console
 
+from ..distributed import ShardedModel
 from ..model import MultiTaskModel
 from ..sharing import SharingEvent
 from .history import EpochRecord
@@ -17,7 +18,7 @@ from .history import EpochRecord
 class Progress:
     """A bar with epoch, loss, metric and live branches, and a line above it for every merge and for the lock."""
 
-    def __init__(self, model: MultiTaskModel, epochs: int, shown: bool, title: str = "") -> None:
+    def __init__(self, model: MultiTaskModel | ShardedModel, epochs: int, shown: bool, title: str = "") -> None:
         self._epochs = epochs
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}epoch {task.fields[epoch]}/{task.total}"),

@@ -20,6 +20,8 @@ _NAME = re.compile(r"epoch-(\d+)\.safetensors")
 class CheckpointFolder:
     """The last ``keep`` checkpoints of one run, ``epoch-0007.safetensors`` and so on.
 
+    Of a run with a sharded bank every rank but the first writes a part beside, ``epoch-0007.rank-2.safetensors``.
+
     Parameters
     ----------
     folder
@@ -41,9 +43,36 @@ class CheckpointFolder:
     def write(self, epoch: int, state: Mapping[str, Any]) -> None:
         """Save the state of an epoch, then drop what is too old."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_checkpoint(self.folder / f"epoch-{epoch:04d}.safetensors", state)
+        write_checkpoint(self._file(epoch), state)
         for file in self.files()[: -self.keep]:
             file.unlink()
+
+    def newest_epoch(self) -> int | None:
+        """The last epoch that was saved, or ``None`` without any."""
+        names = [_NAME.fullmatch(file.name) for file in self.files()]
+        return max((int(name[1]) for name in names if name), default=None)
+
+    def read(self, epoch: int, rank: int) -> dict[str, Any]:
+        """What a rank saved after an epoch; rank 0's is the checkpoint itself."""
+        return read_checkpoint(self._file(epoch) if rank == 0 else self._part(epoch, rank))
+
+    def write_part(self, epoch: int, rank: int, state: Mapping[str, Any]) -> None:
+        """Save a further rank's state. It counts once the checkpoint of that epoch is written."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(self._part(epoch, rank), state)
+
+    def prune_parts(self, rank: int) -> None:
+        """Drop a rank's states that are too old, after a checkpoint was written."""
+        for old in sorted(self.folder.glob(f"epoch-*.rank-{rank}.safetensors"))[: -self.keep]:
+            old.unlink()
+
+    def _file(self, epoch: int) -> Path:
+        """The checkpoint of an epoch."""
+        return self.folder / f"epoch-{epoch:04d}.safetensors"
+
+    def _part(self, epoch: int, rank: int) -> Path:
+        """A further rank's part of it."""
+        return self.folder / f"epoch-{epoch:04d}.rank-{rank}.safetensors"
 
     def newest(self) -> dict[str, Any] | None:
         """The state of the last epoch that was saved, or ``None`` without any.

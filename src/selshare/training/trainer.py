@@ -16,9 +16,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from ..distributed import current_ranks
+from ..distributed import ShardedModel, current_ranks
 from ..model import MultiTaskModel
-from ..objectives import NonFiniteLoss, Objective, TaskLosses, check_finite_losses, pack_targets, weighted_sum
+from ..objectives import NonFiniteLoss, Objective, check_finite_losses, pack_targets, weighted_sum
 from ..optim import BankAdam
 from ..sharing import SelectiveSharing
 from .aggregation import Aggregator, aggregated_backward
@@ -27,7 +27,7 @@ from .batches import Data, Targets, as_loader, steps_of
 from .evaluation import Evaluation
 from .history import EpochRecord, History
 from .metrics import higher_is_better
-from .processes import Batch, DataParallelProcesses, OneProcess, to_model
+from .processes import Batch, DataParallelProcesses, Model, OneProcess, ShardedProcesses, to_model
 from .progress import Progress
 from .resume import CheckpointFolder
 from .update import Update
@@ -93,7 +93,8 @@ class Trainer:
         ``"auto"``: with several processes (``torchrun``, :func:`selshare.distributed.processes`) train data parallel,
         with the result of one process, to rounding (:class:`selshare.distributed.DataParallel`); every rank builds the
         same Trainer and calls the same methods, and rank 0 writes checkpoints, shows progress and calls callbacks.
-        ``None``: each process by itself.
+        ``None``: each process by itself. Where ``model`` is a :class:`selshare.distributed.ShardedModel`, its bank is
+        sharded by branch.
     progress
         Show a progress bar and a line for each merge on the terminal.
     title
@@ -102,7 +103,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: MultiTaskModel,
+        model: Model,
         optimizer: Optimizer | MakeOptimizer | None = None,
         sharing: SelectiveSharing | None = None,
         *,
@@ -143,12 +144,18 @@ class Trainer:
                 "objectives, aggregator and on_nonfinite='skip', or compile."
             )
         self.model = model
-        self._processes = _processes(distributed)
-        if type(self._processes) is not OneProcess and (objectives or aggregator is not None or compile):
-            raise ValueError(
-                "further objectives and aggregators see one rank's rows only, and compiled steps exchange nothing, so "
-                "they cannot be used with several processes; leave them out, or train with one."
-            )
+        self._processes = _processes(model, distributed)
+        self._processes.check(
+            {
+                "objectives": objectives,
+                "aggregator": aggregator,
+                "compile": compile,
+                "clip_norm": clip_norm,
+                "average": average,
+                "precision": precision,
+                "sharing": sharing,
+            }
+        )
         self.optimizer = _built(optimizer, model)
         self.sharing = sharing
         self.objectives = tuple(objectives)
@@ -159,7 +166,7 @@ class Trainer:
             self.optimizer, self._device.type, precision=precision, accumulate=accumulate, clip_norm=clip_norm
         )
         self._update.before_step = self._processes.before_step
-        self._average = None if average is None else WeightAverage(model, average)
+        self._average = None if average is None else WeightAverage(self._processes.part(model), average)
         self._loss = torch.compile(_loss, fullgraph=True) if compile else _loss
         self.batch_size = batch_size
         self.seed = seed
@@ -217,7 +224,7 @@ class Trainer:
             history = self._load(saved, best)
         if self.sharing is not None:
             self.sharing.attach(
-                self.model,
+                self._processes.part(self.model),
                 self.optimizer,
                 epochs=epochs,
                 steps=steps_of(train, self.batch_size),
@@ -276,6 +283,7 @@ class Trainer:
             "scheduler": None if self.scheduler is None else type(self.scheduler).__name__,
             "average": self._average is not None,
             "sharing": self.sharing is not None,
+            "shards": self._processes.shards,
             "objectives": [type(objective).__name__ for objective in self.objectives],
             "batch_size": self.batch_size,
             "seed": self.seed,
@@ -429,23 +437,23 @@ class Trainer:
                 loss = self._processes.loss(self._loss, self.model, batch, check)
             self._update.backward(loss)
             return
-        inputs, targets = to_model(batch, self.model)
+        model = self._processes.part(self.model)
+        inputs, targets = to_model(batch, model)
         with self._update.autocast():
-            shared = self.model.shared(inputs)
-            outputs = self.model.outputs_from(shared)
-            loss = self.model.loss(outputs, targets, check=check)
-            packed = pack_targets(self.model.layout, targets, check=False)
-            terms = [objective(self.model, shared, outputs, packed) for objective in self.objectives]
+            shared = model.shared(inputs)
+            outputs = model.outputs_from(shared)
+            loss = model.loss(outputs, targets, check=check)
+            packed = pack_targets(model.layout, targets, check=False)
+            terms = [objective(model, shared, outputs, packed) for objective in self.objectives]
             further = torch.stack(terms).sum() if terms else None
         if self.aggregator is not None:
-            aggregated_backward(self.model, shared, outputs, loss, further, self.aggregator)
+            aggregated_backward(model, shared, outputs, loss, further, self.aggregator)
         else:
             self._update.backward(loss if further is None else loss + further)
 
     def _recorded_loss(self) -> float:
         """The epoch's training loss from the model's record, checked: on a GPU, steps do not look at values."""
-        count = self.model.loss_count
-        losses = TaskLosses(self.model.loss_sum / count.clamp(min=1), count)
+        losses = self._processes.recorded(self.model)
         check_finite_losses(self.model.layout, losses)
         return float(weighted_sum(self.model.layout, losses))
 
@@ -460,7 +468,7 @@ class _Best:
         self._epoch: int | None = None
         self._state: dict[str, Any] = {}
 
-    def offer(self, record: EpochRecord, model: MultiTaskModel) -> None:
+    def offer(self, record: EpochRecord, model: Model) -> None:
         """Keep a copy of the model's state if this epoch is the best, or the first with fewer branches."""
         assert record.validation_loss is not None
         assert record.mean_metric is not None
@@ -479,7 +487,7 @@ class _Best:
         self._key, self._branches, self._epoch = state["key"], state["branches"], state["epoch"]
         self._state = dict(state["state"])
 
-    def restore(self, model: MultiTaskModel) -> int | None:
+    def restore(self, model: Model) -> int | None:
         """Put the best state back; its epoch."""
         if self._epoch is not None:
             model.load_state_dict(self._state)
@@ -491,17 +499,19 @@ def _loss(model: MultiTaskModel, inputs: Tensor, targets: Targets, check: bool |
     return model.loss(model(inputs), targets, check=check)
 
 
-def _built(optimizer: Optimizer | MakeOptimizer | None, model: MultiTaskModel) -> Optimizer:
+def _built(optimizer: Optimizer | MakeOptimizer | None, model: Model) -> Optimizer:
     """The optimizer, built from the model's parameters where a function was given."""
     if isinstance(optimizer, Optimizer):
         return optimizer
     return (optimizer or BankAdam)(model.parameters())
 
 
-def _processes(distributed: str | None) -> OneProcess:
+def _processes(model: Model, distributed: str | None) -> OneProcess:
     """How to run, by what was asked for and whether there are several processes."""
     if distributed not in ("auto", None):
         raise ValueError(f"distributed must be 'auto' or None; it is {distributed!r}.")
+    if isinstance(model, ShardedModel):
+        return ShardedProcesses(model)
     ranks = current_ranks() if distributed == "auto" else None
     return OneProcess() if ranks is None else DataParallelProcesses(ranks)
 
@@ -523,11 +533,11 @@ def _check_same_setup(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         )
 
 
-def _one_direction(model: MultiTaskModel) -> bool:
+def _one_direction(model: Model) -> bool:
     """Whether all tasks' metrics are better when higher, or all when lower."""
     return len({higher_is_better(task) for task in model.tasks}) == 1
 
 
-def _metric_sign(model: MultiTaskModel) -> float:
+def _metric_sign(model: Model) -> float:
     """+1 where the mean metric is better when higher, else −1."""
     return 1.0 if any(higher_is_better(task) for task in model.tasks) else -1.0
