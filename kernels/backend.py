@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from . import cuda_library
+from .checks import is_one_of
 
 BACKENDS = ("reference", "blocked", "native", "numba", "triton", "cuda")
 VARIABLE = "SELSHARE_BACKEND"
@@ -277,7 +278,7 @@ def _from_environment() -> tuple[str, ...]:
 
 def _checked(names: tuple[str, ...], where: str) -> tuple[str, ...]:
     """``names``, if each is a backend."""
-    unknown = [name for name in names if name not in BACKENDS]
+    unknown = [name for name in names if not is_one_of(name, BACKENDS)]
     if unknown or not names:
         raise ValueError(f"{where} names the unknown backend {unknown}; choose from {', '.join(BACKENDS)}.")
     return names

@@ -17,6 +17,8 @@ def require_tensor(tensor: object, what: str) -> None:
     """Raise ``TypeError`` unless ``tensor`` is a tensor whose entries lie in memory as they are."""
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{what} must be a torch.Tensor; it is a {type(tensor).__name__}.")
+    if torch.compiler.is_compiling():  # where tensors stand for others
+        return
     if tensor.layout != torch.strided:
         raise TypeError(f"{what} is a {tensor.layout} tensor; call .to_dense() on it first.")
     if tensor.is_meta:
@@ -58,12 +60,17 @@ def require_finite(tensor: Tensor, what: str, row: str = "branch") -> None:
         raise ValueError(f"{what} holds NaN or Inf in {row} {first}; leave that {row} out or repair its input.")
 
 
-def require_integer(value: object, what: str, at_least: int) -> int:
-    """``value`` as an integer (NumPy's are, bools are not), ``at_least`` so large; ``TypeError``, ``ValueError``."""
+def is_one_of(value: object, names: Iterable[str]) -> bool:
+    """Whether ``value`` is one of some words; whatever it is, it is not compared as an array is."""
+    return isinstance(value, str) and value in names
+
+
+def require_integer(value: object, what: str, at_least: int | None = None) -> int:
+    """``value`` as an integer (NumPy's are, bools are not), ``at_least`` so large; or an error."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{what} must be a whole number; it is {_short(value)}.")
     number = int(value)
-    if number < at_least:
+    if at_least is not None and number < at_least:
         raise ValueError(f"{what} must be at least {at_least}; it is {_short(number)}.")
     return number
 

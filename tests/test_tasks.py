@@ -57,14 +57,18 @@ def test_constructors():
         (lambda: Task("a", "binary", 2, "cross_entropy", "accuracy"), ValueError, "'a' is binary and has one output"),
         (lambda: Task.multiclass("a", classes=1), ValueError, "'a' is multiclass and needs 2"),
         (lambda: Task.multilabel("a", labels=0), ValueError, "'a' is multilabel and needs 1"),
-        (lambda: Task.multilabel("a", labels=2.0), TypeError, "'a' has 2.0 outputs"),
+        (lambda: Task.multilabel("a", labels=2.0), TypeError, "task 'a' must be a whole number; it is 2.0"),
         (lambda: Task.binary("a", loss="mse"), ValueError, "'a' is binary and has the unknown loss 'mse'"),
         (lambda: Task.regression("a", metric="accuracy"), ValueError, "'a' is regression and has the unknown metric"),
         (lambda: Task.regression("a", loss=3), TypeError, "'a' has 3 as loss"),
         (lambda: Task.regression("a", loss=Unhashable()), TypeError, "'a' has a loss that is not hashable"),
         (lambda: Task.binary("a", weight=-1.0), ValueError, "'a' has weight -1.0"),
-        (lambda: Task.binary("a", weight=float("nan")), ValueError, "'a' has weight nan"),
-        (lambda: Task.binary("a", weight="2"), TypeError, "'a' has weight '2'"),
+        (
+            lambda: Task.binary("a", weight=float("nan")),
+            ValueError,
+            "the weight of task 'a' must be a finite number; it is nan",
+        ),
+        (lambda: Task.binary("a", weight="2"), TypeError, "the weight of task 'a' must be a number; it is '2'"),
     ],
 )
 def test_refuses_what_is_no_task(build, error, message):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import require_dimensions, require_finite, require_float, require_integer
+from ..checks import is_one_of, require_dimensions, require_finite, require_float, require_integer
 
 METRICS = ("euclidean", "antipodal", "precomputed")
 LANES = 8
@@ -72,9 +72,9 @@ def checked(points: Tensor, k: int, metric: str) -> Points:
         If ``points`` is not (n, d), holds NaN or Inf (the row is named as "branch"), ``metric`` is unknown, ``k`` is
         not within 1 … n - 1, or given distances are not square, symmetric and non-negative.
     """
-    what = "distances" if metric == "precomputed" else "points"
-    if metric not in METRICS:
+    if not is_one_of(metric, METRICS):
         raise ValueError(f"metric is {metric!r}; choose from {', '.join(METRICS)}.")
+    what = "distances" if metric == "precomputed" else "points"
     require_float(points, what, halves=True)
     require_dimensions(points, "(n, d)", what)
     require_finite(points, what)

@@ -8,21 +8,24 @@ together, without a loop over tasks.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
+
+from .kernels.checks import is_one_of, require_integer, require_number
 
 if TYPE_CHECKING:
     import torchmetrics
 
 Kind = Literal["binary", "multiclass", "multilabel", "regression", "ranking"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+
+MOST_OUTPUTS = 2**24
+"""Class indices beyond are not exact in float32."""
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """A loss of one's own: outputs ``(B, n, outputs)`` and targets ``(B, n, targets)`` of the n tasks that share it
@@ -92,7 +95,7 @@ class Task:
             raise TypeError(f"A task's name must be a string; {self.name!r} is a {type(self.name).__name__}.")
         if not self.name:
             raise ValueError("A task's name is empty; give every task a name.")
-        if self.kind not in KINDS:
+        if not is_one_of(self.kind, KINDS):
             raise ValueError(f"Task {self.name!r} has the unknown kind {self.kind!r}; choose from {', '.join(KINDS)}.")
         self._check_outputs()
         self._check_choice("loss", self.loss, LOSSES[self.kind])
@@ -198,10 +201,12 @@ class Task:
 
     def _check_outputs(self) -> None:
         """The width is a whole number (NumPy's too) that fits the kind."""
-        outputs: object = self.outputs
-        if isinstance(outputs, bool) or not isinstance(outputs, Integral):
-            raise TypeError(f"Task {self.name!r} has {outputs!r} outputs; give a whole number.")
-        object.__setattr__(self, "outputs", int(outputs))
+        outputs = require_integer(self.outputs, f"the number of outputs of task {self.name!r}")
+        object.__setattr__(self, "outputs", outputs)
+        if outputs > MOST_OUTPUTS:
+            raise ValueError(
+                f"Task {self.name!r} has more than {MOST_OUTPUTS} outputs, which float32 targets cannot tell apart."
+            )
         if self.kind in ("binary", "ranking") and self.outputs != 1:
             raise ValueError(f"Task {self.name!r} is {self.kind} and has one output, not {self.outputs}.")
         least = 2 if self.kind == "multiclass" else 1
@@ -212,11 +217,8 @@ class Task:
 
     def _check_weight(self) -> None:
         """The weight is a finite number, 0 or more."""
-        weight: object = self.weight
-        if isinstance(weight, bool) or not isinstance(weight, Real):
-            raise TypeError(f"Task {self.name!r} has weight {weight!r}; give a number.")
-        object.__setattr__(self, "weight", float(weight))
-        if not math.isfinite(self.weight) or self.weight < 0:
+        object.__setattr__(self, "weight", require_number(self.weight, f"the weight of task {self.name!r}"))
+        if self.weight < 0:
             raise ValueError(f"Task {self.name!r} has weight {self.weight}; give a finite number, 0 or more.")
 
     def _check_choice(self, what: str, value: object, names: tuple[str, ...]) -> None:
@@ -453,6 +455,8 @@ class TaskLayout:
 
 def _checked(tasks: Iterable[Task]) -> tuple[Task, ...]:
     """The tasks, if there are any, each is a :class:`Task`, and no name is there twice."""
+    if not isinstance(tasks, Iterable):
+        raise TypeError(f"Tasks must be a sequence of tasks; they are {tasks!r}.")
     found = tuple(tasks)
     if not found:
         raise ValueError("There are no tasks; give at least one.")

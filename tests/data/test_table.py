@@ -118,7 +118,7 @@ def broken(**columns: object) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
-        (frame(), {"targets": "sold,ground"}, "no target column 'ground'; its columns are size, rooms"),
+        (frame(), {"targets": "sold,ground"}, "no target column 'ground'; its columns are 'size', 'rooms'"),
         (frame(), {"targets": ["sold", "sold"]}, "each once"),
         (frame(), {"targets": "id"}, "'id' has 60 different values in 60 rows, too many for classes"),
         (frame(), {"targets": "planet"}, "'planet' has 1 distinct value, .* nothing to learn"),

@@ -14,6 +14,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import validate_data
 
 from ..kernels import mutual_reachability_mst
+from ..kernels.checks import is_one_of, require_tensor
 from ..kernels.reachability.points import unit_rows
 from .dendrogram import Floats, content_rank, single_linkage
 
@@ -89,6 +90,7 @@ class HDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
         """
         self._check_parameters()
         if isinstance(X, torch.Tensor):
+            require_tensor(X, "X")
             X = X.detach().cpu().numpy()
         points = validate_data(self, X, dtype=[np.float64, np.float32])
         self.minimum_spanning_tree_ = self._spanning_tree(points)
@@ -113,13 +115,15 @@ class HDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
             raise ValueError(f"min_cluster_size is {self.min_cluster_size!r}; give an integer of at least 2.")
         if self.min_samples is not None and not _is_integer(self.min_samples, at_least=1):
             raise ValueError(f"min_samples is {self.min_samples!r}; give an integer of at least 1, or None.")
-        if self.cluster_selection_method not in METHODS:
+        if not is_one_of(self.cluster_selection_method, METHODS):
             raise ValueError(f"cluster_selection_method is {self.cluster_selection_method!r}; choose eom or leaf.")
         if not _is_distance(self.cluster_selection_epsilon):
             raise ValueError(
                 f"cluster_selection_epsilon is {self.cluster_selection_epsilon!r}; give a distance of at least 0."
             )
-        if self.metric not in METRICS:
+        if not isinstance(self.allow_single_cluster, bool | np.bool_):
+            raise ValueError(f"allow_single_cluster is {self.allow_single_cluster!r}; give True or False.")
+        if not is_one_of(self.metric, METRICS):
             raise ValueError(f"metric is {self.metric!r}; choose from {', '.join(METRICS)}.")
 
     def _spanning_tree(self, points: NDArray[np.floating[Any]]) -> Floats:
@@ -154,7 +158,7 @@ class HDBSCAN(ClusterMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lear
                 self.labels_, self.probabilities_, self.cluster_persistence_, condensed, _ = _tree_to_labels(
                     None,
                     linkage,
-                    self.min_cluster_size,
+                    min(self.min_cluster_size, n + 1),
                     self.cluster_selection_method,
                     self.allow_single_cluster,
                     cluster_selection_epsilon=float(self.cluster_selection_epsilon),
@@ -170,7 +174,12 @@ def _is_integer(value: object, at_least: int) -> bool:
 
 def _is_distance(value: object) -> bool:
     """Whether ``value`` is a finite number, and not negative."""
-    return not isinstance(value, bool) and isinstance(value, Real) and 0.0 <= float(value) < np.inf
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        return 0.0 <= float(value) < np.inf
+    except OverflowError:
+        return False
 
 
 def _unit_rows(points: NDArray[np.floating[Any]]) -> Floats:

@@ -95,7 +95,8 @@ def read_table(file: Path) -> pd.DataFrame:
     try:
         frame: pd.DataFrame = reader(file)
     except (ValueError, ImportError) as error:
-        raise ValueError(f"cannot read {file} as a table: {error}") from error
+        why = " ".join(str(error).split()).rstrip(".")
+        raise ValueError(f"cannot read {file} as a table: {why}.") from error
     return frame
 
 

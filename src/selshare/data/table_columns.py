@@ -281,7 +281,7 @@ def _check_present(names: Sequence[str], frame: pd.DataFrame, what: str) -> None
     if absent:
         raise ValueError(
             f"the table has no {what} column {', '.join(map(repr, absent))}; its columns are "
-            f"{', '.join(map(str, frame.columns))}."
+            f"{', '.join(map(repr, frame.columns))}."
         )
     twice = [name for name in names if list(frame.columns).count(name) > 1]
     if twice:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..kernels.checks import require_tensor
 from ..objectives import (
     TaskLosses,
     check_finite_losses,
@@ -128,6 +129,7 @@ class MultiTaskModel(nn.Module):
 
     def task_losses(self, outputs: Tensor, targets: Mapping[str, Tensor] | Tensor) -> TaskLosses:
         """The loss of each task, a mean over its labelled samples, and how many those are."""
+        require_tensor(outputs, "outputs")
         packed = pack_targets(self.layout, targets, check=False)
         if packed.device.type == "cpu":
             check_targets(self.layout, packed)

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from ..kernels.checks import require_tensor
 from ..tasks import Loss, TaskGroup, TaskLayout
 
 # Where a label is missing, the logit or the s_j − s_i of the pair is set to minus this: loss and slope are exactly 0.
@@ -209,6 +210,7 @@ def _own_loss(layout: TaskLayout, group: TaskGroup, outputs: Tensor, targets: Te
 
 def check_shapes(layout: TaskLayout, outputs: Tensor, packed: Tensor) -> None:
     """Outputs and targets have the layout's widths and one batch size."""
+    require_tensor(outputs, "outputs")
     if outputs.ndim != 2 or outputs.shape[1] != layout.output_width:
         raise ValueError(
             f"The outputs have shape {tuple(outputs.shape)}; "

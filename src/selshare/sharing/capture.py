@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.amp import GradScaler
 from torch.utils.hooks import RemovableHandle
 
+from ..kernels.checks import is_one_of
 from ..model import MultiTaskModel
 from ..model.lazy_gradient import add_gradient
 
@@ -162,5 +163,5 @@ def make_capture(settings: Mapping[str, Any]) -> Capture:
 
 def check_capture(name: str) -> None:
     """Raise ``ValueError`` unless there is a capture of that name."""
-    if name not in CAPTURES:
+    if not is_one_of(name, CAPTURES):
         raise ValueError(f"unknown capture {name!r}; choose from {', '.join(CAPTURES)}.")

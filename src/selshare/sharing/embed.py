@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..kernels import fold_gradients, joint_tt_svd, tt_svd
+from ..kernels.checks import is_one_of
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -85,7 +86,7 @@ def embed(
 
 def check_method(method: str) -> None:
     """Raise ``ValueError`` unless ``method`` is a way to embed."""
-    if method not in _METHODS:
+    if not is_one_of(method, _METHODS):
         raise ValueError(f"unknown embedding {method!r}; choose from {', '.join(_METHODS)}.")
 
 

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..kernels.checks import is_one_of
+
 RULES = ("best", "mean", "max", "min")
 NOISE = -1
 Number = TypeVar("Number", int, float)
@@ -122,7 +124,7 @@ class MergePlan:
 
 def check_rule(rule: str) -> None:
     """Raise ``ValueError`` unless ``rule`` is one of :data:`RULES`."""
-    if rule not in RULES:
+    if not is_one_of(rule, RULES):
         raise ValueError(f"unknown merge rule {rule!r}; choose from {', '.join(RULES)}.")
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ..kernels.checks import is_one_of, require_share
 from .capture import check_capture
 from .embed import check_method
 from .plan import check_rule
@@ -53,6 +54,9 @@ _LEAST = {
 }
 
 
+_MOST = 2**63 - 1
+
+
 def resolve(preset: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """The settings ``chosen``, with those that are ``None`` and part of a preset taken from it.
 
@@ -61,7 +65,7 @@ def resolve(preset: str, chosen: Mapping[str, Any]) -> dict[str, Any]:
     ValueError
         If there is no preset of that name.
     """
-    if preset not in PRESETS:
+    if not is_one_of(preset, PRESETS):
         raise ValueError(f"unknown preset {preset!r}; choose from {', '.join(PRESETS)}.")
     defaults = PRESETS[preset]
     return {name: defaults.get(name) if value is None else value for name, value in chosen.items()}
@@ -85,19 +89,19 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     check_capture(settings["capture"])
     _check_choice(settings, "cluster_selection_method", ("eom", "leaf"))
     _check_choice(settings, "merged_gradient", ("sum", "mean"))
-    if not 0.0 <= settings["relative_error"] < 1.0:
-        raise ValueError(f"relative_error must be at least 0 and below 1; it is {settings['relative_error']}.")
+    require_share(settings["relative_error"], "relative_error")
     for name in ("refit_heads", "compose_branches"):
         if not isinstance(settings[name], bool):
             raise ValueError(f"{name} is True or False, not {settings[name]!r}.")
-    if not isinstance(settings["centre"], bool) and settings["centre"] != AUTO:
+    if not isinstance(settings["centre"], bool) and not is_one_of(settings["centre"], (AUTO,)):
         raise ValueError(f"centre is True, False or {AUTO!r}, not {settings['centre']!r}.")
     for name, lowest in _LEAST.items():
         value = settings[name]
-        if (name, value) in (("max_rank", None), ("warmup", AUTO)):
+        if (name == "max_rank" and value is None) or (name == "warmup" and is_one_of(value, (AUTO,))):
             continue
-        if not isinstance(value, int) or value < lowest:
-            raise ValueError(f"{name} must be a whole number, at least {lowest}; it is {value!r}.")
+        if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= _MOST:
+            shown = value if not isinstance(value, int) or abs(value) <= _MOST else "one of more than 63 bits"
+            raise ValueError(f"{name} must be a whole number, at least {lowest}; it is {shown!r}.")
     if settings["group_epochs"] and settings["stable_epochs"] >= settings["group_epochs"]:
         raise ValueError(
             f"stable_epochs={settings['stable_epochs']} needs {settings['stable_epochs'] + 1} clusterings, but "
@@ -107,5 +111,5 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 def _check_choice(settings: Mapping[str, Any], name: str, choices: tuple[str, str]) -> None:
     """Raise unless a setting is one of two words."""
-    if settings[name] not in choices:
+    if not is_one_of(settings[name], choices):
         raise ValueError(f"{name} is {choices[0]!r} or {choices[1]!r}, not {settings[name]!r}.")
