@@ -107,8 +107,8 @@ def agreements(relatedness: float, seed: int) -> dict[str, float]:
         relatedness=relatedness,
         seed=seed,
     )
-    problem = replace(problem, make_trunk=_trunk, recipe=Recipe(epochs=1))
-    truth = _truth(problem)
+    problem = replace(problem, make_trunk=dense_trunk, recipe=Recipe(epochs=1))
+    truth = planted_groups(problem)
     rows, ours = _embedding(problem, seed)
     affinity = tag_affinities(problem, seed)
     distance = affinity.max() - (affinity + affinity.T) / 2
@@ -122,7 +122,8 @@ def agreements(relatedness: float, seed: int) -> dict[str, float]:
     return {way: float(adjusted_rand_score(truth, labels)) for way, labels in found.items()}
 
 
-def _trunk() -> nn.Sequential:
+def dense_trunk() -> nn.Sequential:
+    """One layer of as many units as there are features."""
     return nn.Sequential(nn.Linear(FEATURES, FEATURES), nn.ReLU())
 
 
@@ -174,7 +175,7 @@ def tag_affinities(problem: Problem, seed: int) -> NDArray[np.float64]:
     return (total / steps).numpy()
 
 
-def _truth(problem: Problem) -> list[int]:
+def planted_groups(problem: Problem) -> list[int]:
     """The planted group of each task."""
     assert problem.groups is not None
     group_of = {name: number for number, group in enumerate(problem.groups) for name in group}
@@ -185,7 +186,7 @@ def _agreement(problem: Problem, row: Row) -> float:
     """The adjusted Rand index of a run's final groups."""
     branch = {name: number for number, group in enumerate(row["groups"]) for name in group}
     found = [branch.get(task.name, len(branch) + place) for place, task in enumerate(problem.tasks)]
-    return float(adjusted_rand_score(_truth(problem), found))
+    return float(adjusted_rand_score(planted_groups(problem), found))
 
 
 def scale_table(rows: Sequence[Row]) -> str:
