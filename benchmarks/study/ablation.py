@@ -27,6 +27,8 @@ from .settings import SETTINGS
 
 LATE = {"group_epochs": 1, "warmup": 10}
 REFIT_LATE = {"refit_heads": True, **LATE}
+COMPOSED_LATE = {**REFIT_LATE, "compose_branches": True}
+DEFAULT = {**COMPOSED_LATE, "warmup": "auto", "centre": "auto"}
 VARIANTS: dict[str, dict[str, Any] | None] = {
     "mtl": None,
     "paper": {},
@@ -37,6 +39,11 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     "validated": {"validate_merges": 3},
     "centre": {"centre": True},
     "refit, late": REFIT_LATE,
+    "refit, late, composed": COMPOSED_LATE,
+    "refit, composed": {"refit_heads": True, "compose_branches": True},
+    "refit, late, composed, mean step": {**COMPOSED_LATE, "merged_gradient": "mean"},
+    "default": DEFAULT,
+    "default, mean step": {**DEFAULT, "merged_gradient": "mean"},
     "refit, late 3": {**REFIT_LATE, "warmup": 3},
     "refit, late, validated": {**REFIT_LATE, "validate_merges": 3},
     "refit, validated": {"refit_heads": True, "validate_merges": 3},
@@ -109,7 +116,7 @@ def table(rows: Sequence[Row]) -> str:
     """A line per variant: mean metric, difference to MTL with the same seed, branches, drop at the merge."""
     unmerged = {row["seed"]: row["mean_metric"] for row in rows if row["variant"] == "mtl"}
     lines = []
-    for variant in dict.fromkeys(row["variant"] for row in rows):
+    for variant in [name for name in VARIANTS if any(row["variant"] == name for row in rows)]:
         own = [row for row in rows if row["variant"] == variant]
         paired = [row["mean_metric"] - unmerged[row["seed"]] for row in own if row["seed"] in unmerged]
         lines.append(
@@ -126,7 +133,7 @@ def table(rows: Sequence[Row]) -> str:
 
 def _figure(values: Sequence[float], sign: str) -> str:
     mean, error = mean_and_error(values)
-    return f"{mean:{sign}.4f} ± {error:.4f}"
+    return f"{mean:{sign}.4f} " + (f"± {error:.4f}" if len(values) > 1 else "(one seed)")
 
 
 if __name__ == "__main__":

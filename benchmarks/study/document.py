@@ -6,10 +6,11 @@ python -m benchmarks.study.document
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import accuracy, planted, regions
-from .results import RESULTS, read
+from . import ablation, accuracy, clustered, planted, regions
+from .results import RESULTS, Row, read
 from .settings import SETTINGS
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
@@ -30,14 +31,19 @@ def content(name: str) -> str:
         return planted.relatedness_table(read(RESULTS / "planted-relatedness.jsonl"))
     if name == "regions":
         return regions.table(read(RESULTS / "regions.jsonl"))
+    if name == "clustered":
+        return clustered.table(read(clustered.PATH))
+    if name.startswith("ablation-"):
+        return _by_epochs(read(RESULTS / f"{name}.jsonl"), ablation.table)
     if name not in SETTINGS:
         raise ValueError(f"docs/results.md asks for the table {name!r}, which the study does not have.")
-    rows = read(RESULTS / f"accuracy-{name}.jsonl")
-    parts = []
-    for epochs in sorted({row["epochs"] for row in rows}):
-        own = [row for row in rows if row["epochs"] == epochs]
-        parts.append(f"{epochs} epochs:\n\n{accuracy.table(own)}\n")
-    return "\n".join(parts) or "Not run yet."
+    return _by_epochs(read(RESULTS / f"accuracy-{name}.jsonl"), accuracy.table) or "Not run yet."
+
+
+def _by_epochs(rows: Sequence[Row], table: Callable[[Sequence[Row]], str]) -> str:
+    """A table for each number of epochs that was trained for."""
+    counts = sorted({row["epochs"] for row in rows})
+    return "\n".join(f"{count} epochs:\n\n{table([r for r in rows if r['epochs'] == count])}\n" for count in counts)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def _planted() -> dict[str, list[Row]]:
     """The runs on planted tasks, by size."""
     rows = read(RESULTS / "planted-scale.jsonl")
     sizes = dict.fromkeys(row["setting"] for row in rows)
-    return {f"planted, {size}": [row for row in rows if row["setting"] == size] for size in sizes}
+    return {f"planted, {size}": _longest([row for row in rows if row["setting"] == size]) for size in sizes}
 
 
 def _longest(rows: list[Row]) -> list[Row]:
@@ -134,22 +134,26 @@ def curves(accuracy: dict[str, list[Row]], key: str, label: str) -> Figure | Non
 
 def durations(accuracy: dict[str, list[Row]]) -> Figure | None:
     """Processor time of an epoch relative to MTL's with the same seed, median over seeds: a line per data set."""
-    chosen = {name: rows for name, rows in accuracy.items() if any(row["method"] == "paper" for row in rows)}
+    chosen = {name: rows for name, rows in accuracy.items() if any(row["merges"] for row in rows)}
     if not chosen:
         return None
     figure = Figure(figsize=(7.2, 3.8))
     axes = figure.subplots()
     for number, (name, rows) in enumerate(chosen.items()):
         mtl = {row["seed"]: np.median(row["curve"]["processor_seconds"]) for row in rows if row["method"] == "mtl"}
-        own = [row for row in rows if row["method"] == "paper" and row["seed"] in mtl]
-        relative = np.median([np.array(row["curve"]["processor_seconds"]) / mtl[row["seed"]] for row in own], axis=0)
-        left = mean_and_error(row["branches"] / _branches_before(row) for row in own)[0]
-        text = f"{name} ({100 * left:.0f} % of branches left)"
-        axes.plot(range(1, len(relative) + 1), relative, color=COLOURS[number], label=text, linewidth=1.4)
+        for method, style in (("default", "-"), ("paper", ":")):
+            own = [row for row in rows if row["method"] == method and row["merges"] and row["seed"] in mtl]
+            if own:
+                spent = [np.array(row["curve"]["processor_seconds"]) / mtl[row["seed"]] for row in own]
+                relative = np.median(spent, axis=0)
+                left = mean_and_error(row["branches"] / _branches_before(row) for row in own)[0]
+                text = f"{name} ({100 * left:.0f} % of branches left)" if style == "-" else None
+                places = range(1, len(relative) + 1)
+                axes.plot(places, relative, color=COLOURS[number], label=text, linewidth=1.4, linestyle=style)
     axes.axhline(1, color="#5d6670", linewidth=1)
     axes.set_ylim(0, 1.5)
-    axes.set_xlim(0, 31)
-    axes.set_xlabel("epoch (branches merge at the end of the first)")
+    axes.set_xlim(0, 45)
+    axes.set_xlabel("epoch (solid: default; dotted: the paper's method, merged after the first)")
     axes.set_ylabel("processor time of an epoch,\nMTL's median = 1")
     axes.legend(ncols=1, fontsize=9)
     return figure
@@ -170,7 +174,7 @@ def relatedness(rows: Sequence[Row]) -> Figure | None:
     for number, way in enumerate(WAYS):
         found = [mean_and_error(row["agreement"][way] for row in rows if row["relatedness"] == p) for p in points]
         means, errors = np.nan_to_num(np.array(found)).T
-        axes.errorbar(points, means, errors, color=COLOURS[number], marker="osD^"[number], markersize=4, label=way)
+        axes.errorbar(points, means, errors, color=COLOURS[number], marker="osD^vP"[number], markersize=4, label=way)
     axes.set_xlabel("relatedness: cosine of two tasks' weights in a group")
     axes.set_ylabel("adjusted Rand index")
     axes.set_ylim(-0.05, 1.05)

@@ -1,13 +1,14 @@
 """Planted groups: are they found, and what are they worth?
 
     python -m benchmarks.study.planted scale          # ARI, test loss and size at 200 and 1,000 tasks, with the oracle
-    python -m benchmarks.study.planted relatedness    # ARI against relatedness, five ways to group
+    python -m benchmarks.study.planted relatedness    # ARI against relatedness, six ways to group
     python -m benchmarks.study.planted --table
 
 *scale* trains on the planted tasks of ``selshare.data.synthetic`` (every seed draws them anew), unmerged and merged.
 *relatedness* trains one epoch unmerged and groups the tasks by
 
-- HDBSCAN on the embeddings of the epoch's gradients, which is what selshare does;
+- HDBSCAN on the embeddings of the epoch's gradients, as they are, without what they have in common, and as selshare
+  does by default: without it where one group would hold more than half of the tasks;
 - k-means and agglomerative clustering (average linkage) on the same embeddings, told the number of groups;
 - TAG (Fifty et al., NeurIPS 2021): affinity of task i to task j = ``1 − L_j(after a step of i on the shared
   parameters) / L_j(before)``, averaged over the epoch, then agglomerative clustering of the symmetrised affinities,
@@ -46,7 +47,8 @@ SCALE_METHODS = ("mtl", "default", "oracle", "chance", "paper", "paper-chance", 
 EPOCHS = 60
 RELATEDNESS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 TASKS, GROUPS, SAMPLES, FEATURES = 40, 5, 2_000, 32
-WAYS = ("HDBSCAN (ours)", "k-means", "agglomerative", "TAG")
+OURS: dict[str, bool | str] = {"HDBSCAN (ours)": False, "by default": "auto", "centred": True}
+WAYS = (*OURS, "k-means", "agglomerative", "TAG")
 
 
 def main() -> None:
@@ -109,12 +111,12 @@ def agreements(relatedness: float, seed: int) -> dict[str, float]:
     )
     problem = replace(problem, make_trunk=dense_trunk, recipe=Recipe(epochs=1))
     truth = planted_groups(problem)
-    rows, ours = _embedding(problem, seed)
+    rows, _ = _embedding(problem, seed, centre=False)
     affinity = tag_affinities(problem, seed)
     distance = affinity.max() - (affinity + affinity.T) / 2
     np.fill_diagonal(distance, 0)
     found = {
-        "HDBSCAN (ours)": ours,
+        **{way: _embedding(problem, seed, centre)[1] for way, centre in OURS.items()},
         "k-means": KMeans(GROUPS, n_init=10, random_state=seed).fit_predict(rows),
         "agglomerative": AgglomerativeClustering(GROUPS, linkage="average").fit_predict(rows),
         "TAG": AgglomerativeClustering(GROUPS, metric="precomputed", linkage="average").fit_predict(distance),
@@ -127,9 +129,9 @@ def dense_trunk() -> nn.Sequential:
     return nn.Sequential(nn.Linear(FEATURES, FEATURES), nn.ReLU())
 
 
-def _embedding(problem: Problem, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def _embedding(problem: Problem, seed: int, centre: bool | str) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The embeddings of one epoch, and HDBSCAN's groups: noise is a group of its own for each."""
-    sharing = SelectiveSharing(preset="paper", warmup=1, capture="free", seed=seed)
+    sharing = SelectiveSharing(preset="paper", warmup=1, capture="free", seed=seed, centre=centre)
     model = build_model(problem, seed)
     Trainer(model, make_optimizer(problem.recipe), sharing, seed=seed, progress=False).fit(problem.train, epochs=1)
     event = sharing.events[0]
