@@ -67,6 +67,20 @@ struct IntegerLike<double> {
     using type = std::int64_t;
 };
 
+// Entry j is which[j] of the entries of a and, after them, b. (Clang's builtin wants indices it knows when it reads the
+// source; it makes the same instructions of this loop once the callers' loops are unrolled.)
+template <class Vector, class Lane>
+SELSHARE_INLINE Vector shuffled(const Vector& a, const Vector& b, const Lane& which) {
+#ifdef __clang__
+    constexpr int W = sizeof(Vector) / sizeof(a[0]);
+    Vector result;
+    for (int j = 0; j < W; ++j) result[j] = which[j] < W ? a[which[j]] : b[which[j] - W];
+    return result;
+#else
+    return __builtin_shuffle(a, b, which);
+#endif
+}
+
 // A square block of W columns of B, W consecutive elements each, written as W rows: butterflies that swap the
 // off-diagonal halves of ever larger squares. Columns from `columns` on are zero.
 template <class T, int BYTES, bool RECTIFY>
@@ -92,8 +106,8 @@ SELSHARE_INLINE void transpose_block(const T* from, Index column, Index columns,
         for (int j = 0; j < W; ++j) {
             if (j & half) continue;
             const Vector a = row[j], b = row[j + half];
-            row[j] = __builtin_shuffle(a, b, first);
-            row[j + half] = __builtin_shuffle(a, b, second);
+            row[j] = shuffled(a, b, first);
+            row[j + half] = shuffled(a, b, second);
         }
     }
 #pragma GCC unroll 16
