@@ -98,12 +98,28 @@ def _library(name: str) -> str:
     return str(Path(found.stdout.strip()).resolve())
 
 
+BEYOND = (
+    "import numpy as np; from selshare import _native; a = np.zeros(9000);"
+    "_native.kth_smallest(a.ctypes.data, 100, 1, a.ctypes.data, 1)"  # 100 x 100 numbers: more than there are
+)
+
+
+def check(env: dict[str, str]) -> None:
+    """Raise unless the sanitized extension is the one imported, and a read beyond an array ends the process."""
+    found = "import selshare._native as native; print('testing', native.__file__, flush=True)"
+    subprocess.run([sys.executable, "-c", found], cwd=ROOT, env=env, check=True)
+    seen = subprocess.run(
+        [sys.executable, "-c", BEYOND], cwd=ROOT, env=env, check=False, capture_output=True, text=True
+    )
+    if "heap-buffer-overflow" not in seen.stderr:
+        raise RuntimeError(f"a read beyond an array went unseen; is {COMPILER} building with AddressSanitizer?")
+
+
 def test(package: Path, arguments: list[str]) -> int:
     """Run the tests; the first exit status that is not zero."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", WITHOUT]
     base = environment(package)
-    check = "import selshare._native as native; print('testing', native.__file__)"
-    subprocess.run([sys.executable, "-c", check], cwd=ROOT, env=base, check=True)
+    check(base)
     if arguments:
         return subprocess.run([*command, *arguments], cwd=ROOT, env=base, check=False).returncode
     status = subprocess.run([*command, *TESTS], cwd=ROOT, env=base, check=False).returncode
