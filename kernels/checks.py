@@ -9,6 +9,7 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
+LARGEST = 2**63 - 1
 FLOATS = (torch.float32, torch.float64)
 HALVES = (torch.float16, torch.bfloat16)
 
@@ -70,16 +71,18 @@ def require_integer(value: object, what: str, at_least: int | None = None) -> in
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{what} must be a whole number; it is {_short(value)}.")
     number = int(value)
+    if abs(number) > LARGEST:
+        raise ValueError(f"{what} must be a number of at most 63 bits; it is larger.")
     if at_least is not None and number < at_least:
         raise ValueError(f"{what} must be at least {at_least}; it is {_short(number)}.")
     return number
 
 
-def require_number(value: object, what: str) -> float:
-    """``value`` as a finite float; ``TypeError`` or ``ValueError`` otherwise."""
+def require_number(value: object, what: str, dtype: torch.dtype = torch.float64) -> float:
+    """``value`` as a float that is finite in ``dtype`` too; ``TypeError`` or ``ValueError`` otherwise."""
     number = _as_float(value, what)
-    if not math.isfinite(number):
-        raise ValueError(f"{what} must be a finite number; it is {_short(value)}.")
+    if not abs(number) <= torch.finfo(dtype).max:
+        raise ValueError(f"{what} must be a finite number of {dtype}; it is {_short(value)}.")
     return number
 
 
@@ -103,7 +106,8 @@ def _as_float(value: object, what: str) -> float:
 
 def require_integers(values: object, what: str, at_least: int) -> tuple[int, ...]:
     """One or more integers as a tuple; ``TypeError`` or ``ValueError`` otherwise."""
-    if not isinstance(values, Iterable) or isinstance(values, str):
+    scalar = getattr(values, "ndim", 1) == 0  # a tensor or array of one number, which only looks like a sequence
+    if not isinstance(values, Iterable) or isinstance(values, str) or scalar:
         raise TypeError(f"{what} must be a sequence of whole numbers; it is {_short(values)}.")
     numbers = tuple(require_integer(value, f"each of {what}", at_least) for value in values)
     if not numbers:

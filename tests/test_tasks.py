@@ -66,7 +66,7 @@ def test_constructors():
         (
             lambda: Task.binary("a", weight=float("nan")),
             ValueError,
-            "the weight of task 'a' must be a finite number; it is nan",
+            "the weight of task 'a' must be a finite number of torch.float64; it is nan",
         ),
         (lambda: Task.binary("a", weight="2"), TypeError, "the weight of task 'a' must be a number; it is '2'"),
     ],

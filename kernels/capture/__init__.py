@@ -46,7 +46,7 @@ def capture_gradients(
         input holds NaN or Inf.
     """
     require_bank_shapes(delta, shared, {"accumulator": accumulator})
-    scale = require_number(scale, "scale")
+    scale = require_number(scale, "scale", accumulator.dtype)
     if check_finite:
         require_finite(delta, "delta")
         require_finite(shared, "shared", row="branch" if shared.ndim == 3 else "sample")

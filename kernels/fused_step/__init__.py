@@ -8,6 +8,7 @@ stored. Rules and rounding are those of ``torch.optim.SGD``, ``Adam`` and ``Adam
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 from ..backend import register, select
 from ..capture.shapes import require_bank_shapes
 from ..changes import mark_changed
-from ..checks import require_finite, require_integer, require_number, require_tensor
+from ..checks import require_finite, require_float, require_integer, require_number, require_tensor
 
 __all__ = ["fused_adam_step", "fused_sgd_step"]
 
@@ -80,8 +81,8 @@ def fused_sgd_step(
     -----
     ``2·G·B·O·H`` flops. The fused implementations read and write each of weight, buffer and accumulator once.
     """
-    scale, lr, momentum = require_number(scale, "scale"), require_number(lr, "lr"), require_number(momentum, "momentum")
-    weight_decay, dampening = require_number(weight_decay, "weight_decay"), require_number(dampening, "dampening")
+    numbers = {"scale": scale, "lr": lr, "momentum": momentum, "weight_decay": weight_decay, "dampening": dampening}
+    scale, lr, momentum, weight_decay, dampening = _checked_numbers(weight, numbers)
     if momentum != 0.0 and momentum_buffer is None:
         raise ValueError(f"momentum is {momentum} but momentum_buffer is None; pass a zero tensor like weight.")
     if nesterov and (momentum <= 0.0 or dampening != 0.0):
@@ -159,8 +160,8 @@ def fused_adam_step(
     """
     _require_scalar(step, "step", at_least=1)
     _require_scalar(lr, "lr")
-    scale, eps = require_number(scale, "scale"), require_number(eps, "eps")
-    weight_decay, betas = require_number(weight_decay, "weight_decay"), _checked_betas(betas)
+    scale, eps, weight_decay = _checked_numbers(weight, {"scale": scale, "eps": eps, "weight_decay": weight_decay})
+    betas = _checked_betas(betas)
     state = {"weight": weight, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, **_present(accumulator=accumulator)}
     if not _anything_to_do(delta, shared, state, check_finite):
         return
@@ -190,6 +191,12 @@ def _check_apart(state: dict[str, Tensor]) -> None:
     for (start, size, name), (following, _, other) in pairwise(spans):
         if start + size > following:
             raise ValueError(f"{name} and {other} share memory and both are changed in place; give each its own.")
+
+
+def _checked_numbers(weight: Tensor, numbers: Mapping[str, float]) -> Iterator[float]:
+    """Each number, finite in the dtype of the weight."""
+    require_float(weight, "weight")
+    return (require_number(value, name, weight.dtype) for name, value in numbers.items())
 
 
 def _require_scalar(value: float | Tensor, what: str, at_least: int | None = None) -> None:

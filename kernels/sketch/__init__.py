@@ -73,7 +73,7 @@ def sketch_gradients(
         input holds NaN or Inf.
     """
     _require_shapes(delta, shared, accumulator, projection)
-    scale = require_number(scale, "scale")
+    scale = require_number(scale, "scale", accumulator.dtype)
     if check_finite:
         require_finite(delta, "delta")
         require_finite(shared, "shared", row="sample")

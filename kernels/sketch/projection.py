@@ -52,8 +52,6 @@ class SketchProjection:
     def __post_init__(self) -> None:
         for name, least in (("outputs", 1), ("inputs", 1), ("size", 1), ("seed", 0)):
             object.__setattr__(self, name, require_integer(getattr(self, name), name, least))
-        if self.seed > torch.iinfo(torch.int64).max:
-            raise ValueError(f"seed must be below 2**63; it is {self.seed}.")
         if self.size < self.outputs:
             raise ValueError(
                 f"a sketch needs one number or more for each of the {self.outputs} outputs; its size is {self.size}."

@@ -53,7 +53,9 @@ def assert_close(found: Tensor, wanted: np.ndarray[Any, Any], bound: np.ndarray[
 def product_bound(terms: int, dtype: torch.dtype, *sizes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """How far a sum of so many products may be off: rounding of the sum of magnitudes, and what vanishes below tiny."""
     info = torch.finfo(dtype)
-    return 8 * (terms + 8) * info.eps * sum(np.abs(size) for size in sizes) + (terms + 8) * 4 * info.tiny
+    total = sum(np.abs(size) for size in sizes)
+    rounding = 8 * (terms + 8) * info.eps * total + (terms + 8) * 4 * info.tiny
+    return np.where(total < info.max / 64, rounding, np.inf)  # else a term may overflow, though the sum does not
 
 
 def unchanged(case: Case, found: bool, kept: list[tuple[Any, Any]]) -> None:
@@ -141,7 +143,7 @@ def test_sgd_step(data: st.DataObject) -> None:
         "nesterov": False,
         "maximize": case.draw(st.booleans()),
     }
-    if settings["dampening"] == 0.0 and settings["momentum"] in (0.5, 0.9):
+    if not case.spoiled and settings["momentum"] and not settings["dampening"]:
         settings["nesterov"] = case.draw(st.booleans())
     scale, rectify = case.number("scale", EXPONENTS), case.draw(st.booleans())
     kept = copies(weight, buffer, accumulator)
@@ -161,7 +163,7 @@ def test_sgd_step(data: st.DataObject) -> None:
     with np.errstate(all="ignore"):
         new_weight, new_buffer = sgd(old[0], old[1], scale * gradient, settings)
         lost = product_bound(sizes[1], weight.dtype, size, scale * size) * (1 + abs(settings["lr"]))
-        lost = lost * (2 + abs(settings["momentum"])) ** 2 * (2 + abs(settings["dampening"]))
+        lost = lost * np.square(2 + abs(settings["momentum"])) * (2 + abs(settings["dampening"]))
         lost = lost + product_bound(9, weight.dtype, *(one for one in old if one is not None), new_weight)
         assert_close(weight, new_weight, lost)
         if settings["momentum"]:
