@@ -88,3 +88,20 @@ def test_tensorboard_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(ModuleNotFoundError, match="pip install tensorboard"):
         TensorBoardLog(tmp_path)
+
+
+def test_tensorboard_on_a_full_disk_warns_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            pass
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            raise OSError(28, "No space left on device")
+
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    log = TensorBoardLog(tmp_path / "events")
+    with pytest.warns(UserWarning, match=r"events cannot be written .*No space left.*; training goes on without it"):
+        log(record(1))
+    log(record(2))  # no second warning: those are errors here
