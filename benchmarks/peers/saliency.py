@@ -11,7 +11,7 @@ step is forward, the tasks' losses, the regulariser (l1, ω updated), backward a
 Contestants take turns; the fastest step of each counts. Memory is the peak above what was resident before the steps,
 in a process of its own.
 
-Run ``python benchmarks/peers/saliency.py [--tasks 10,100,500] [--json FILE]``.
+Run ``python benchmarks/peers/saliency.py [--tasks 10,100,500] [--threads 2] [--no-memory] [--json FILE]``.
 """
 
 from __future__ import annotations
@@ -141,7 +141,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", default="10,100,500")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--peak", choices=list(RUNNERS))
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -151,17 +152,19 @@ def main() -> None:
         return
     rows = []
     for tasks in map(int, arguments.tasks.split(",")):
-        row = {"tasks": tasks, "ms": measure(tasks, arguments.rounds)}
-        row["peak_mb"] = {name: peak_elsewhere(name, tasks) for name in ("ours", "released")}
-        rows.append(row)
-        times, peaks = row["ms"], row["peak_mb"]
-        print(
+        row = {"tasks": tasks, "threads": arguments.threads, "ms": measure(tasks, arguments.rounds)}
+        times = row["ms"]
+        said = (
             f"{tasks} tasks: ours {times['ours']:.1f} ms ({times['ours, none']:.1f} without the regulariser), released "
-            f"{times['released']:.1f} ms, {times['released'] / times['ours']:.1f}×; peak {peaks['ours']:.0f} MB, "
-            f"{peaks['released']:.0f} MB",
-            flush=True,
+            f"{times['released']:.1f} ms, {times['released'] / times['ours']:.1f}×"
         )
-    print(f"1,000 tasks: ours {peak_elsewhere('ours', 1000):.0f} MB")
+        if arguments.memory:
+            row["peak_mb"] = {name: peak_elsewhere(name, tasks) for name in ("ours", "released")}
+            said += f"; peak {row['peak_mb']['ours']:.0f} MB, {row['peak_mb']['released']:.0f} MB"
+        rows.append(row)
+        print(said, flush=True)
+    if arguments.memory:
+        print(f"1,000 tasks: ours {peak_elsewhere('ours', 1000):.0f} MB")
     if arguments.json:
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(rows, indent=1), encoding="utf-8")

@@ -49,7 +49,8 @@ class SaliencyRegularizer(nn.Module):
         its gradients are then summed over positions. Shared representations of three or more dimensions
         ``(B, channels, …)`` are summed over positions anyway; other flat ones are taken as they are.
     reduction
-        Over the samples of a batch: ``"sum"``, as released, or ``"mean"``, which does not depend on the batch's size.
+        Over the samples of a batch: ``"mean"``, *ours*, which does not depend on the batch's size, or ``"sum"``, as
+        released, which at λ = .1 may drown the tasks' losses (docs/results.md has a case).
     warmup
         Steps in training mode before the regulariser sets in.
     learn_in_warmup
@@ -89,7 +90,7 @@ class SaliencyRegularizer(nn.Module):
         strength: float = 0.1,
         distance: Distance = "l1",
         channels: int | None = None,
-        reduction: Reduction = "sum",
+        reduction: Reduction = "mean",
         warmup: int = 0,
         learn_in_warmup: bool = True,
         form: Form = "normalized",
