@@ -14,6 +14,10 @@ FLOATS = (torch.float32, torch.float64)
 HALVES = (torch.float16, torch.bfloat16)
 
 
+WITHOUT_VALUES: tuple[str, ...] = ("meta",)
+"""Devices whose tensors have a shape and no entries."""
+
+
 def require_tensor(tensor: object, what: str) -> None:
     """Raise ``TypeError`` unless ``tensor`` is a tensor whose entries lie in memory as they are."""
     if not isinstance(tensor, Tensor):
@@ -22,7 +26,7 @@ def require_tensor(tensor: object, what: str) -> None:
         return
     if tensor.layout != torch.strided:
         raise TypeError(f"{what} is a {tensor.layout} tensor; call .to_dense() on it first.")
-    if tensor.is_meta:
+    if tensor.device.type in WITHOUT_VALUES:
         raise TypeError(f"{what} is on the meta device and holds no values; pass a tensor on the CPU or a GPU.")
     if tensor.is_neg():
         raise TypeError(f"{what} is a view that stands for its negative; call .resolve_neg() on it first.")

@@ -187,7 +187,8 @@ def fused_adam_step(
 
 def _check_apart(state: dict[str, Tensor]) -> None:
     """Raise ``ValueError`` if two of the tensors that are changed share memory."""
-    spans = sorted((tensor.data_ptr(), tensor.nbytes, name) for name, tensor in state.items())
+    placed = ((tensor.data_ptr(), tensor.nbytes, name) for name, tensor in state.items())
+    spans = sorted(span for span in placed if span[0])  # what has no memory shares none
     for (start, size, name), (following, _, other) in pairwise(spans):
         if start + size > following:
             raise ValueError(f"{name} and {other} share memory and both are changed in place; give each its own.")

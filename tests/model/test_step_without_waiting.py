@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from selshare import BankAdam, BankSGD, MultiTaskModel, SelectiveSharing, Task
-from selshare.kernels import backend
+from selshare.kernels import backend, checks
 from selshare.model import stacked_linear
 from selshare.sharing.capture import make_capture
 
@@ -107,6 +107,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Used:
         monkeypatch.setitem(backend._REGISTRY, operation, rows)
     monkeypatch.setattr(backend, "choose", choosing)
     monkeypatch.setattr(Launch, "run", lambda launch: used.launches.append(as_data(launch)))
+    monkeypatch.setattr(checks, "WITHOUT_VALUES", ())
     monkeypatch.setattr(stacked_linear, "DEVICES", ("meta",))
     autocast = torch.is_autocast_enabled
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: device != "meta" and autocast(device))

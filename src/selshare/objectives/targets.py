@@ -8,7 +8,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from ..kernels.checks import require_tensor
+from ..kernels import checks
 from ..tasks import Task, TaskLayout
 
 MISSING = -100
@@ -51,7 +51,7 @@ def pack_targets(layout: TaskLayout, targets: Mapping[str, Tensor] | Tensor, *, 
     Time O(T) in Python and O(B · target_width) in torch: one stack or concatenation per dtype.
     """
     if isinstance(targets, Tensor):
-        require_tensor(targets, "targets")
+        checks.require_tensor(targets, "targets")
         packed = _from_tensor(layout, targets)
     elif isinstance(targets, Mapping):
         packed = _from_mapping(layout, targets)
@@ -212,8 +212,8 @@ def _check_tensors(layout: TaskLayout, targets: Mapping[str, Tensor]) -> None:
                 f"The targets of task {task.name!r} are on {tensor.device} and those of task {first.name!r} on "
                 f"{device}; move them to one device."
             )
-        if tensor.layout != torch.strided or tensor.is_meta:
-            require_tensor(tensor, f"the tensor of task {task.name!r}")
+        if tensor.layout != torch.strided or tensor.device.type in checks.WITHOUT_VALUES:
+            checks.require_tensor(tensor, f"the tensor of task {task.name!r}")
         _check_dtype(task, tensor.dtype)
 
 
