@@ -96,6 +96,37 @@ def test_compare_writes_one_row_per_method_and_seed(monkeypatch: pytest.MonkeyPa
     assert [(row["method"], row["seed"]) for row in rows] == [("mtl", 0), ("random", 0), ("mtl", 1), ("random", 1)]
 
 
+def test_a_table_with_gaps_from_file_to_predictions(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows = [f"r{i},{i % 7},{(3 * i) % 11},{'' if i % 5 == 0 else 'ny'[i % 2]},{i / 7}" for i in range(80)]
+    (tmp_path / "mine.csv").write_text("\n".join(["id,one,two,score a,score b", *rows]))
+    (tmp_path / "new.csv").write_text("id,one,two\nx,1,2\ny,3,4\n")
+    arguments = [
+        "--targets",
+        "score *",
+        "--ignore",
+        "id",
+        "--methods",
+        "mtl",
+        "--epochs",
+        "1",
+        "--output",
+        "run",
+        "--quiet",
+    ]
+    assert run(monkeypatch, "compare", "mine.csv", "--quiet", *arguments) == 0
+    printed = capsys.readouterr().out
+    assert "left out: 'id', ignored" in printed
+    assert "↑" in printed
+    assert run(monkeypatch, "predict", "run", "new.csv", "--keep", "id") == 0
+    head, first, *_ = (tmp_path / "predictions.csv").read_text().splitlines()
+    assert head == "id,score a,score a probability,score b"
+    assert first.startswith("x,")
+    assert run(monkeypatch, "train", "mine.csv") == 2
+    assert "name the columns to learn: --targets" in capsys.readouterr().err
+
+
 def test_report_redraws_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     run(monkeypatch, "compare", "planted_problem:build", "--methods", "similarity", "--epochs", "2", "--quiet")
     folder = tmp_path / "runs" / "compare-planted_problem-build"

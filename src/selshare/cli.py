@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 from rich.console import Console
 
@@ -15,7 +19,7 @@ from . import __version__
 from .data import Problem, load
 from .data import names as data_names
 from .data.given_relations import read_relations
-from .data.table import read_table
+from .data.table import find_names, read_table
 from .doctor import diagnose
 from .doctor_tables import render
 from .files import write_whole
@@ -26,6 +30,7 @@ from .training.compare import compare as compare_methods
 from .training.history import write_json
 from .training.method_names import BASELINES, OBJECTIVES
 from .training.methods import Result
+from .training.metrics import higher_is_better
 from .training.saved import example_inputs, load_trained, predict_table, table_columns
 
 app = typer.Typer(
@@ -37,7 +42,10 @@ app = typer.Typer(
 console = Console()
 
 Data = Annotated[str, typer.Argument(help=f"{', '.join(data_names())}, a table (my.csv), or my_module:build")]
-Targets = Annotated[str | None, typer.Option(help="Table: the columns to learn, separated by commas.")]
+Targets = Annotated[
+    str | None, typer.Option(help="Table: the columns to learn, separated by commas; * stands for anything.")
+]
+Ignore = Annotated[str | None, typer.Option(help="Table: columns to leave out, such as an identifier.")]
 Epochs = Annotated[int | None, typer.Option(min=1, help="Epochs; the data set's own number by default.")]
 Output = Annotated[Path | None, typer.Option(help="Run folder; runs/DATA by default.")]
 Tasks = Annotated[int | None, typer.Option(min=1, help="synthetic: number of tasks.")]
@@ -57,7 +65,48 @@ Merge = Annotated[str, typer.Option(help="Merge rule: best, mean, max or min.")]
 Preset = Annotated[str, typer.Option(help="default, or paper: the published method to the letter.")]
 
 
+def _data_options(
+    tasks: Tasks = None,
+    groups: Groups = None,
+    samples: Samples = None,
+    train_size: TrainSize = None,
+    trunk: Trunk = None,
+    root: Root = None,
+    targets: Targets = None,
+    ignore: Ignore = None,
+    settings: Settings = None,
+) -> dict[str, Any]:
+    """The options of the data set that were given."""
+    given: dict[str, Any] = {
+        "tasks": tasks,
+        "groups": groups,
+        "samples": samples,
+        "train_size": train_size,
+        "trunk": trunk,
+        "root": root,
+        "targets": targets,
+        "ignore": ignore,
+    }
+    return {name: value for name, value in given.items() if value is not None} | _parsed(settings or [])
+
+
+def _takes_data_options(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` with the options of :func:`_data_options` in place of its last argument, ``options``."""
+    shared = inspect.signature(_data_options, eval_str=True).parameters
+    own = inspect.signature(command, eval_str=True)
+
+    @wraps(command)
+    def with_options(**given: Any) -> None:
+        options = _data_options(**{name: given.pop(name) for name in shared})
+        command(**given, options=options)
+
+    parameters = [parameter for name, parameter in own.parameters.items() if name != "options"]
+    vars(with_options)["__signature__"] = own.replace(parameters=[*parameters, *shared.values()])
+    return with_options
+
+
 @app.command()
+@_takes_data_options
 def train(
     data: Data,
     criterion: Annotated[str, typer.Option(help=f"Sharing criterion: {', '.join(CRITERIA)}.")] = "similarity",
@@ -66,21 +115,13 @@ def train(
     epochs: Epochs = None,
     seed: Annotated[int, typer.Option(help="Of weights, sample order and dropout.")] = 0,
     output: Output = None,
-    tasks: Tasks = None,
-    groups: Groups = None,
-    samples: Samples = None,
-    train_size: TrainSize = None,
-    trunk: Trunk = None,
-    root: Root = None,
-    targets: Targets = None,
-    settings: Settings = None,
     quiet: Quiet = False,
+    *,
+    options: dict[str, Any],
 ) -> None:
     """Train one network per task, all tasks unmerged, and selective sharing; print the table and write the report."""
-    options = _given(tasks=tasks, groups=groups, samples=samples, train_size=train_size, trunk=trunk, root=root)
-    options |= _given(targets=targets) | _parsed(settings or [])
     folder = output or Path("runs") / _folder_name(data)
-    results = _run(
+    results, errors = _run(
         data,
         ["stl", "mtl", criterion],
         [seed],
@@ -90,11 +131,12 @@ def train(
         progress=not quiet,
         sharing={"merge": merge, "preset": preset},
     )
-    _show(results)
+    _show(results, errors)
     console.print(f"\nReport: {write_report(folder)}", soft_wrap=True)
 
 
 @app.command()
+@_takes_data_options
 def compare(
     data: Data,
     methods: Annotated[
@@ -114,22 +156,14 @@ def compare(
     epochs: Epochs = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write one row per method and seed here.")] = None,
     output: Output = None,
-    tasks: Tasks = None,
-    groups: Groups = None,
-    samples: Samples = None,
-    train_size: TrainSize = None,
-    trunk: Trunk = None,
-    root: Root = None,
-    targets: Targets = None,
-    settings: Settings = None,
     quiet: Quiet = False,
+    *,
+    options: dict[str, Any],
 ) -> None:
     """Run several methods with several seeds on one data set and print them side by side."""
-    options = _given(tasks=tasks, groups=groups, samples=samples, train_size=train_size, trunk=trunk, root=root)
-    options |= _given(targets=targets) | _parsed(settings or [])
     folder = output or Path("runs") / f"compare-{_folder_name(data)}"
     names = [name.strip() for name in methods.split(",") if name.strip()]
-    results = _run(
+    results, errors = _run(
         data,
         names,
         list(range(seeds)),
@@ -141,7 +175,7 @@ def compare(
         srdml_strength=srdml_strength,
         relations=relations,
     )
-    _show(results)
+    _show(results, errors)
     if json_file is not None:
         write_json(json_file, [result.to_json() for result in results])
     console.print(f"\nRun folder: {folder} (selshare report {folder} draws it)", soft_wrap=True)
@@ -160,14 +194,19 @@ def predict(
     run: Run,
     table: Annotated[Path, typer.Argument(help="A table with the columns of the one that was trained on.")],
     output: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("predictions.csv"),
+    keep: Annotated[
+        str | None, typer.Option(help="Columns of the table to copy to the output, such as a name.")
+    ] = None,
     method: Method = None,
     seed: Seed = None,
 ) -> None:
     """Predict every task for the rows of a table, with a model that was trained on one."""
     columns = table_columns(run)
     model, weights = load_trained(run, method, seed)
-    predictions = predict_table(model, columns, read_table(table))
-    write_whole(output, predictions.to_csv(index=False))
+    frame = read_table(table)
+    kept = frame[find_names(frame, keep or "")]
+    predictions = predict_table(model, columns, frame)
+    write_whole(output, pd.concat([kept, predictions], axis=1).to_csv(index=False))
     console.print(f"{len(predictions)} rows by {weights.name}: {output}", soft_wrap=True, highlight=False)
 
 
@@ -227,9 +266,10 @@ def _run(
     sharing: dict[str, Any],
     srdml_strength: float = 0.1,
     relations: Path | None = None,
-) -> list[Result]:
-    """Load, train and test; say each result as it comes."""
+) -> tuple[list[Result], set[str]]:
+    """Load, train and test; say each result as it comes. The results, and the tasks whose metric is an error."""
     per_seed = data in ("synthetic", "twelve")
+    errors: set[str] = set()
 
     def finished(result: Result) -> None:
         console.print(f"{result.method}, seed {result.seed}: mean metric {result.mean_metric:.4f}", highlight=False)
@@ -238,9 +278,10 @@ def _run(
         problem = load(data, **options, **({"seed": seed} if per_seed else {}))
         if problem.columns is not None and seed == seeds[0]:
             console.print("\n".join(problem.columns.describe()), highlight=False, soft_wrap=True, markup=False)
+        errors.update(task.name for task in problem.tasks if not higher_is_better(task))
         return problem if relations is None else replace(problem, relations=read_relations(relations, problem))
 
-    return compare_methods(
+    results = compare_methods(
         problem_for,
         methods,
         seeds=seeds,
@@ -253,18 +294,14 @@ def _run(
         finished=finished,
         also_write=write_regions,
     )
+    return results, errors
 
 
-def _show(results: list[Result]) -> None:
+def _show(results: list[Result], errors: set[str]) -> None:
     """The table, and the groups under it."""
     rows = [result.to_json() for result in results]
-    console.print(comparison_table(rows))
+    console.print(comparison_table(rows, lower_is_better=errors))
     console.print(groups_summary(rows), soft_wrap=True)
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """The options that were given."""
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _parsed(settings: list[str]) -> dict[str, Any]:

@@ -111,6 +111,30 @@ def test_files_are_loaded_by_name(tmp_path: Path, ending: str) -> None:
     assert [task.name for task in problem.tasks] == ["sold", "grade"]
 
 
+def test_dates_in_a_file_are_dates(tmp_path: Path) -> None:
+    file = tmp_path / "houses.csv"
+    frame().assign(seen=[f"{1990 + i % 30}-05-01 12:00:00" for i in range(ROWS)]).to_csv(file, index=False)
+    problem = load(str(file), targets="sold,built")
+    assert problem.columns is not None
+    assert problem.columns.targets[1].kind == "regression"
+    new = pd.read_csv(file).head(3)
+    (seen,) = (column for column in problem.columns.inputs if column.name == "seen")
+    days = (pd.to_datetime(new["seen"]) - pd.Timestamp(0)) / pd.Timedelta(days=1)
+    np.testing.assert_allclose(seen.read(new["seen"])[:, 0] * seen.scale + seen.mean, days, rtol=1e-6)
+    new.loc[1, "seen"] = "some day"
+    with pytest.raises(ValueError, match="column 'seen' has 'some day' in row 1, where a date is needed"):
+        problem.columns.read_inputs(new)
+
+
+def test_targets_by_pattern_and_columns_to_ignore() -> None:
+    data = frame().assign(**{f"score {i}": np.arange(ROWS) % 2 for i in range(3)})
+    problem = table(data, targets="sold,score *", ignore="id,s?ze")
+    assert [task.name for task in problem.tasks] == ["sold", "score 0", "score 1", "score 2"]
+    assert problem.columns is not None
+    assert problem.columns.left_out["size"] == "ignored"
+    assert "inputs, 4 numbers: rooms, built, stars, price" in problem.columns.describe()
+
+
 def broken(**columns: object) -> pd.DataFrame:
     return frame().assign(**columns)
 
@@ -118,8 +142,11 @@ def broken(**columns: object) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
-        (frame(), {"targets": "sold,ground"}, "no target column 'ground'; its columns are 'size', 'rooms'"),
+        (frame(), {"targets": "sold,ground"}, "no column 'ground'; its columns are 'size', 'rooms'"),
         (frame(), {"targets": ["sold", "sold"]}, "each once"),
+        (frame(), {"targets": "score *"}, r"no column 'score \*'; its columns are 'size', 'rooms'"),
+        (frame(), {"targets": "sold", "ignore": "sizes"}, "no column 'sizes'"),
+        (frame(), {"targets": "sold", "ignore": "so*"}, "'sold' is to be learned and to be left out"),
         (frame(), {"targets": "id"}, "'id' has 60 different values in 60 rows, too many for classes"),
         (frame(), {"targets": "planet"}, "'planet' has 1 distinct value, .* nothing to learn"),
         (broken(sold=None), {"targets": "sold"}, "'sold' has 0 distinct values"),

@@ -74,6 +74,19 @@ def test_many_tasks_are_summed_up() -> None:
     assert lines[2][-1] == "0.9870"
 
 
+def test_accuracies_and_errors_are_kept_apart() -> None:
+    errors = {f"price {t}": 100.0 + t for t in range(11)}
+    rows = [row(metrics={f"task {t}": t / 100 for t in range(11)} | errors)]
+    console = Console(width=160, color_system=None)
+    with console.capture() as capture:
+        console.print(comparison_table(rows, width=160, lower_is_better=set(errors)))
+    line = next(line.split() for line in capture.get().splitlines() if "mtl" in line)
+    assert line[1:8] == ["0.0000", "0.0500", "0.1000", "100.0", "105.0", "110.0", "0.9300"]
+    assert "↑ 11 tasks, higher is better; ↓ 11, lower is better; the mean is of ↑" in " ".join(capture.get().split())
+    few = comparison_table([row()], width=40, lower_is_better={"sandal"})
+    assert list(few.columns[0].cells)[:3] == ["ankle boot ↑", "sandal ↓", "mean ↑"]
+
+
 def test_large_metrics_missing_ones_and_long_epochs() -> None:
     lines = printed([row(metrics={"year": 135.432, "lost": None}, mean_metric=None, seconds_per_epoch=1234.5)])
     assert lines[-1] == ["mtl", "135.4", "–", "–", "1,630,664", "2", "–", "1,234"]

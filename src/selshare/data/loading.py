@@ -125,7 +125,8 @@ def _check_options(name: str, builder: Callable[..., Problem], chosen: Mapping[s
         raise ValueError(f"{name} has no option {', '.join(map(repr, unknown))}; it {what}.")
     missing = [o for o, p in accepted.items() if p.default is inspect.Parameter.empty and o not in chosen]
     if missing:
-        raise ValueError(f"{name} needs the option {', '.join(map(repr, missing))}.")
+        hint = "; name the columns to learn: --targets price,sold" if missing == ["targets"] else ""
+        raise ValueError(f"{name} needs the option {', '.join(map(repr, missing))}{hint}.")
     for option, value in chosen.items():
         default = accepted[option].default if option in accepted else None
         if isinstance(default, int | float) and not _fits(value, default):

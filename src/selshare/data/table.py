@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def table(
     source: str | Path | pd.DataFrame,
     *,
     targets: str | Sequence[str],
+    ignore: str | Sequence[str] = (),
     kinds: Mapping[str, str] | None = None,
     validation: float = 0.15,
     test: float = 0.15,
@@ -45,7 +47,10 @@ def table(
     source
         A ``.csv``, ``.tsv`` or ``.parquet`` file with a header, or a data frame.
     targets
-        Names of the columns to learn, as a sequence or separated by commas.
+        Names of the columns to learn, as a sequence or separated by commas; ``*`` stands for anything:
+        ``"price,score *"``.
+    ignore
+        Columns to leave out, named in the same way: what identifies a row, or gives a target away.
     kinds
         Target → ``"binary"``, ``"multiclass"`` or ``"regression"``, where the guess would be wrong.
     validation, test
@@ -59,9 +64,12 @@ def table(
         If the file cannot be read, rows are too few, or a column cannot be what it should be.
     """
     frame = source if isinstance(source, pd.DataFrame) else read_table(Path(source))
-    names = [name.strip() for name in targets.split(",")] if isinstance(targets, str) else list(targets)
+    names, ignored = find_names(frame, targets), find_names(frame, ignore)
+    both = [name for name in names if name in ignored]
+    if both:
+        raise ValueError(f"the column {both[0]!r} is to be learned and to be left out; name it once.")
     rows = _split(len(frame), validation, test, seed)
-    columns = find_columns(frame, names, rows[0], kinds or {})
+    columns = find_columns(frame, names, rows[0], kinds or {}, ignored)
     parts = [
         TensorDataset(columns.read_inputs(part), columns.read_targets(part)) for part in (frame.iloc[r] for r in rows)
     ]
@@ -98,6 +106,24 @@ def read_table(file: Path) -> pd.DataFrame:
         why = " ".join(str(error).split()).rstrip(".")
         raise ValueError(f"cannot read {file} as a table: {why}.") from error
     return frame
+
+
+def find_names(frame: pd.DataFrame, wanted: str | Sequence[str]) -> list[str]:
+    """The columns that are meant: names, or patterns with ``*``, as a sequence or separated by commas.
+
+    Raises
+    ------
+    ValueError
+        If one fits no column; says which columns there are.
+    """
+    names = [name.strip() for name in wanted.split(",") if name.strip()] if isinstance(wanted, str) else list(wanted)
+    found: list[str] = []
+    for name in names:
+        fitting = [name] if name in frame.columns else [c for c in frame.columns if fnmatchcase(str(c), name)]
+        if not fitting:
+            raise ValueError(f"the table has no column {name!r}; its columns are {', '.join(map(repr, frame.columns))}.")
+        found += fitting
+    return found
 
 
 def table_trunk(inputs: int) -> nn.Sequential:

@@ -18,6 +18,8 @@ TargetKind = Literal["binary", "multiclass", "regression"]
 TARGET_KINDS: tuple[TargetKind, ...] = ("binary", "multiclass", "regression")
 MOST_CATEGORIES = 50  # of an input; rarer ones are read as none of them
 MOST_CLASSES = 1000
+DATE = r"\d{4}-\d\d-\d\d"
+NAMES_SHOWN = 12
 FEW = 10  # whole numbers with at most that many values are classes, not quantities
 
 
@@ -161,13 +163,23 @@ class TableColumns:
     def describe(self) -> list[str]:
         """A line for each target, and one each for the inputs and what is left out."""
         lines = [f"target {target.name!r}: {_describe(target)}" for target in self.targets]
-        counted = sum(not column.values for column in self.inputs)
-        lines.append(f"inputs: {counted} numbers, {len(self.inputs) - counted} categories, {self.width} inputs in all")
+        for what, named in (
+            ("numbers", [column.name for column in self.inputs if not column.values]),
+            ("categories", [column.name for column in self.inputs if column.values]),
+        ):
+            if named:
+                more = f", … {len(named) - NAMES_SHOWN} more" if len(named) > NAMES_SHOWN else ""
+                lines.append(f"inputs, {len(named)} {what}: {', '.join(map(str, named[:NAMES_SHOWN]))}{more}")
+        lines.append(f"{self.width} inputs in all")
         return lines + [f"left out: {name!r}, {why}" for name, why in self.left_out.items()]
 
 
 def find_columns(
-    frame: pd.DataFrame, targets: Sequence[str], training: np.ndarray[Any, Any], kinds: Mapping[str, str]
+    frame: pd.DataFrame,
+    targets: Sequence[str],
+    training: np.ndarray[Any, Any],
+    kinds: Mapping[str, str],
+    ignored: Sequence[str] = (),
 ) -> TableColumns:
     """Decide what each column is; means, scales and categories come from the ``training`` rows alone.
 
@@ -183,7 +195,11 @@ def find_columns(
     if len(set(targets)) < len(targets) or not targets:
         raise ValueError("targets must name at least one column, each once.")
     wanted = tuple(_target(name, frame[name], training, kinds.get(name)) for name in targets)
-    found = {name: _input(name, frame[name].iloc[training]) for name in frame.columns if name not in targets}
+    found = {
+        name: "ignored" if name in ignored else _input(name, frame[name].iloc[training])
+        for name in frame.columns
+        if name not in targets
+    }
     inputs = tuple(column for column in found.values() if isinstance(column, InputColumn))
     if not inputs:
         raise ValueError("no input is left: every column is a target, constant or free text.")
@@ -205,16 +221,33 @@ def numbers(column: pd.Series[Any]) -> np.ndarray[Any, Any]:
     ValueError
         If a value is no number, or infinite.
     """
-    if types.is_datetime64_any_dtype(column.dtype):
-        days = (column - pd.Timestamp(0, tz=column.dt.tz)) / pd.Timedelta(days=1)
-        return np.asarray(days.to_numpy(np.float64))
-    read = pd.to_numeric(column, errors="coerce").astype("Float64").to_numpy(np.float64, na_value=np.nan)
+    dates = _dates(column)
+    if dates.notna().any():
+        read = ((dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(days=1)).to_numpy(np.float64)
+    else:
+        read = pd.to_numeric(column, errors="coerce").astype("Float64").to_numpy(np.float64, na_value=np.nan)
     wrong = ((np.isnan(read) & column.notna().to_numpy()) | np.isinf(read)).nonzero()[0]
     if len(wrong):
         raise ValueError(
-            f"{_at(column, wrong[0])}, where a finite number is needed; repair it, or leave it empty if unknown."
+            f"{_at(column, wrong[0])}, where a {'date' if dates.notna().any() else 'finite number'} is needed; "
+            "repair it, or leave it empty if unknown."
         )
     return np.asarray(read)
+
+
+def _dates(column: pd.Series[Any]) -> pd.Series[Any]:
+    """The values that are dates, or texts like ``2024-05-01``, with a time or without; missing where they are not."""
+    if types.is_numeric_dtype(column.dtype):
+        return pd.Series(pd.NaT, column.index, dtype="datetime64[ns, UTC]")
+    written = column if types.is_datetime64_any_dtype(column.dtype) else column.astype("string").str.strip()
+    if written is not column:
+        written = written.where(written.str.match(DATE))
+    return pd.to_datetime(written, format="ISO8601", errors="coerce", utc=True)
+
+
+def _are_dates(column: pd.Series[Any]) -> bool:
+    """Whether there are values and all are dates."""
+    return bool(column.notna().any() and _dates(column).notna().equals(column.notna()))
 
 
 def _at(column: pd.Series[Any], place: int) -> str:
@@ -251,7 +284,7 @@ def _target(name: str, column: pd.Series[Any], training: np.ndarray[Any, Any], k
 def _are_classes(column: pd.Series[Any], distinct: int) -> bool:
     """Whether values are names of classes: no numbers, or a few whole ones."""
     if not types.is_numeric_dtype(column.dtype):
-        return not types.is_datetime64_any_dtype(column.dtype)
+        return not _are_dates(column)
     return distinct <= FEW and bool((column.dropna() % 1 == 0).all())
 
 
@@ -261,7 +294,7 @@ def _input(name: str, column: pd.Series[Any]) -> InputColumn | str:
     if distinct == 0 or (distinct == 1 and not column.isna().any()):
         return "the same in all training rows"
     is_number = types.is_numeric_dtype(column.dtype) and not types.is_bool_dtype(column.dtype)
-    if is_number or types.is_datetime64_any_dtype(column.dtype):
+    if is_number or _are_dates(column):
         values = numbers(column)
         return InputColumn(
             name,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,17 @@ from . import figures
 from .activation_regions import GroupOverlap, group_overlap
 from .partitions import Formation, formation
 from .run import Record, RunFolder, read_run
-from .summary import MANY_TASKS, MethodSummary, alone, best_of, by_method, metric_range, metric_text, seconds_text
+from .summary import (
+    MANY_TASKS,
+    MethodSummary,
+    alone,
+    best_of,
+    by_direction,
+    by_method,
+    metric_range,
+    metric_text,
+    seconds_text,
+)
 
 STRONGEST_PAIRS = 10
 FURTHER_CLUSTERINGS = 4
@@ -111,7 +121,15 @@ def render(run: RunFolder) -> str:
         seeds=sorted({row["seed"] for row in run.rows}),
         epochs=max((len(record.epochs) for record in run.records), default=None),
         shows_rand=any(summary.average("adjusted_rand") is not None for summary in summaries),
-        ranges={summary.method: metric_range(summary) for summary in summaries},
+        directions=_directions(tasks, run.lower_is_better),
+        ranges={
+            summary.method: [
+                value
+                for _, members in _directions(tasks, run.lower_is_better)
+                for value in metric_range(summary, members)
+            ]
+            for summary in summaries
+        },
         per_task=[(task, _marked(task, run, summaries)) for task in tasks],
         best=_best(run, summaries, tasks),
         named_tasks=figures.NAMED_TASKS,
@@ -123,6 +141,12 @@ def render(run: RunFolder) -> str:
         sections=_sections(run.records),
         regions=_regions(run),
     )
+
+
+def _directions(tasks: Sequence[str], lower_is_better: Collection[str]) -> list[tuple[str, list[str]]]:
+    """The tasks by what is better; an arrow says it where there are both kinds."""
+    higher, lower = by_direction(tasks, lower_is_better)
+    return [(" ↑", higher), (" ↓", lower)] if higher and lower else [("", list(tasks))]
 
 
 def _marked(task: str, run: RunFolder, summaries: Sequence[MethodSummary]) -> list[tuple[float | None, bool]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median, stdev
 from typing import Any
@@ -111,7 +111,12 @@ def mean_text(summary: MethodSummary) -> str:
     return text if summary.deviation is None else f"{text} ± {metric_text(summary.deviation)}"
 
 
-def metric_range(summary: MethodSummary) -> tuple[float | None, float | None, float | None]:
-    """Return the lowest, the median and the highest of the tasks' metrics; ``None`` where no task has one."""
-    values = numbers(summary.metrics.values())
+def by_direction(tasks: Sequence[str], lower_is_better: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return the tasks whose metric is better when higher, and those whose is better when lower."""
+    return [task for task in tasks if task not in lower_is_better], [task for task in tasks if task in lower_is_better]
+
+
+def metric_range(summary: MethodSummary, tasks: Collection[str]) -> tuple[float | None, float | None, float | None]:
+    """Return the lowest, the median and the highest metric of ``tasks``; ``None`` where no task has one."""
+    values = numbers(summary.metrics.get(task) for task in tasks)
     return (min(values), median(values), max(values)) if values else (None, None, None)

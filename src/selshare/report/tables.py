@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich import box, get_console
 from rich.measure import Measurement
@@ -10,16 +10,27 @@ from rich.table import Table
 from rich.text import Text
 
 from .run import Row
-from .summary import MANY_TASKS, MethodSummary, alone, by_method, mean_text, metric_range, metric_text, seconds_text
+from .summary import (
+    MANY_TASKS,
+    MethodSummary,
+    alone,
+    by_direction,
+    by_method,
+    mean_text,
+    metric_range,
+    metric_text,
+    seconds_text,
+)
 
 NAMES_SHOWN = 12
 
 
-def comparison_table(rows: Sequence[Row], *, width: int | None = None) -> Table:
+def comparison_table(rows: Sequence[Row], *, width: int | None = None, lower_is_better: Collection[str] = ()) -> Table:
     """Return the paper's table: metric per task, mean, parameters, branches, lock epoch, seconds per epoch.
 
     Several seeds of a method become one row of means. Above 12 tasks their lowest, median and highest metric stand for
-    them. Where a column per task would be wider than the terminal, methods become the columns and tasks the rows.
+    them, accuracies and errors apart, as they have no common scale. Where a column per task would be wider than the
+    terminal, methods become the columns and tasks the rows.
 
     Parameters
     ----------
@@ -27,6 +38,8 @@ def comparison_table(rows: Sequence[Row], *, width: int | None = None) -> Table:
         Rows of ``results.json``.
     width
         Columns of the terminal; read from the terminal when ``None``.
+    lower_is_better
+        Tasks whose metric is an error.
 
     Raises
     ------
@@ -35,8 +48,13 @@ def comparison_table(rows: Sequence[Row], *, width: int | None = None) -> Table:
     """
     summaries = by_method(rows)
     seeds = max(len(summary.rows) for summary in summaries)
-    lines = _lines(summaries)
-    title = f"mean of {seeds} seeds" if seeds > 1 else None
+    tasks = list(dict.fromkeys(task for summary in summaries for task in summary.metrics))
+    higher, lower = by_direction(tasks, lower_is_better)
+    lines = _lines(summaries, higher, lower)
+    notes = [f"mean of {seeds} seeds"] if seeds > 1 else []
+    if higher and lower:
+        notes.append(f"↑ {len(higher)} tasks, higher is better; ↓ {len(lower)}, lower is better; the mean is of ↑")
+    title = "; ".join(notes) or None
     table = _wide(title, summaries, lines)
     console = get_console()
     needed = Measurement.get(console, console.options.update(width=10_000), table).maximum
@@ -87,15 +105,23 @@ def _names(names: Sequence[str]) -> str:
     return shown if len(names) <= NAMES_SHOWN else f"{shown}, … {len(names) - NAMES_SHOWN} more"
 
 
-def _lines(summaries: Sequence[MethodSummary]) -> list[tuple[str, list[str]]]:
-    """Everything a table shows: a name, and a value per method."""
-    tasks = list(dict.fromkeys(task for summary in summaries for task in summary.metrics))
-    lines = [(task, [metric_text(s.metrics.get(task)) for s in summaries]) for task in tasks]
-    if len(tasks) > MANY_TASKS:
-        ranges = [metric_range(s) for s in summaries]
-        lines = [(name, [metric_text(r[i]) for r in ranges]) for i, name in enumerate(("lowest", "median", "highest"))]
+def _lines(
+    summaries: Sequence[MethodSummary], higher: Sequence[str], lower: Sequence[str]
+) -> list[tuple[str, list[str]]]:
+    """Everything a table shows: a name, and a value per method. Arrows where tasks of both directions are there."""
+    mixed = bool(higher and lower)
+    lines = []
+    for tasks, arrow in ((higher, " ↑" * mixed), (lower, " ↓" * mixed)):
+        if len(higher) + len(lower) <= MANY_TASKS:
+            lines += [(task + arrow, [metric_text(s.metrics.get(task)) for s in summaries]) for task in tasks]
+        elif tasks:
+            ranges = [metric_range(s, tasks) for s in summaries]
+            lines += [
+                (name + arrow, [metric_text(r[i]) for r in ranges])
+                for i, name in enumerate(("lowest", "median", "highest"))
+            ]
     lines += [
-        ("mean", [mean_text(s) for s in summaries]),
+        ("mean" + " ↑" * mixed, [mean_text(s) for s in summaries]),
         ("parameters", [s.each("parameters") for s in summaries]),
         ("branches", [s.each("branches") if any(r["branches"] for r in s.rows) else "–" for s in summaries]),
         ("lock epoch", [s.each("lock_epoch") for s in summaries]),
@@ -130,7 +156,8 @@ def _tall(title: str | None, summaries: Sequence[MethodSummary], lines: list[tup
         # Long names break after their parts rather than lose their ends, in which they may differ.
         table.add_column(summary.method.replace("+", "+\n").replace("-", "-\n"), justify="right", vertical="bottom")
     for name, values in lines:
-        if name == "mean":
+        is_mean = name.split()[0] == "mean" and name not in summaries[0].metrics
+        if is_mean:
             table.add_section()
-        table.add_row(name, *values, style="bold" if name == "mean" else "")
+        table.add_row(name, *values, style="bold" if is_mean else "")
     return table
