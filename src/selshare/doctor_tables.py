@@ -75,6 +75,13 @@ def _reasons(operations: Mapping[str, Mapping[str, Use]]) -> Text:
     lines = ["Best first; the one in brackets runs."]
     if any(use.forced for use in uses):
         lines.append(f"{backend.VARIABLE} names them.")
+    slower = [
+        operation
+        for operation, by_device in operations.items()
+        if any(use.backend is not None and use.refused and not use.forced for use in by_device.values())
+    ]
+    if slower:
+        lines.append(f"Slower than they could be: {', '.join(slower)}; docs/installing.md says by how much.")
     reasons = dict.fromkeys(reason for use in uses if use.backend is not None or use.forced for reason in use.refused)
     return Text("\n".join([" ".join(lines), *(f"Cannot run: {reason}" for reason in reasons)]))
 
