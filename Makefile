@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*.cpp csrc/cpu/* csrc/cuda/*) setup.py pyproject.toml
 
-.PHONY: train test lint bench sanitize clean
+.PHONY: train test lint bench docs wheel sanitize clean
 
 train: $(VENV)/installed
 	$(BIN)/selshare train digits
@@ -24,6 +24,16 @@ bench: $(VENV)/installed
 sanitize: $(VENV)/installed
 	$(BIN)/python csrc/sanitize.py
 
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# libgomp is PyTorch's: see docs/installing.md.
+wheel: $(VENV)/installed
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/auditwheel repair --exclude libgomp.so.1 --wheel-dir dist dist/*-linux_*.whl
+	rm dist/*-linux_*.whl
+
 # Rebuilds when a compiled source or a dependency changes.
 $(VENV)/installed: $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -32,4 +42,4 @@ $(VENV)/installed: $(SOURCES)
 	touch $@
 
 clean:
-	rm -rf build dist src/*.egg-info src/selshare/*.so
+	rm -rf build dist site src/*.egg-info src/selshare/*.so

@@ -107,6 +107,7 @@ CRITERIA: dict[str, Criterion] = {
     "variance": variance,
     "random": random,
 }
+"""The criteria by name."""
 
 
 def find_criterion(criterion: str | Criterion) -> tuple[str, Criterion]:

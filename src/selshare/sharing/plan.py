@@ -19,6 +19,8 @@ from torch import Tensor
 from ..kernels.checks import is_one_of
 
 RULES = ("best", "mean", "max", "min")
+"""What a group's branch becomes: the one with the lowest loss, or all of them element by element."""
+
 NOISE = -1
 Number = TypeVar("Number", int, float)
 

@@ -21,6 +21,7 @@ from ..data.task_mixture import TaskMixture
 
 Targets = Mapping[str, Tensor] | Tensor
 Data = DataLoader[Any] | Dataset[Any] | tuple[Tensor, Tensor]
+"""Batches of ``(inputs, targets)``, a data set of such samples, or the two tensors."""
 
 
 def as_loader(
