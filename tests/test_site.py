@@ -9,7 +9,9 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -77,7 +79,7 @@ def test_every_public_name_is_on_a_page(site: Path) -> None:
     pages = [page.read_text(encoding="utf-8") for page in (site / "api").glob("*.html")]
     documented = [_object(name) for page in pages for name in re.findall(r'<h\d id="(selshare\.[\w.]+)"', page)]
     parts = [part.name for part in pkgutil.iter_modules(selshare.__path__) if not part.name.startswith("_")]
-    modules = [selshare, *(importlib.import_module(f"selshare.{name}") for name in parts)]
+    modules = [selshare, *(imported(f"selshare.{name}") for name in parts)]
     missing = [
         f"{module.__name__}.{name}"
         for module in modules
@@ -87,12 +89,19 @@ def test_every_public_name_is_on_a_page(site: Path) -> None:
     assert missing == []
 
 
+def imported(name: str) -> ModuleType:
+    """A module, without what its dependencies warn of when they are imported (Lightning does)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module(name)
+
+
 def _object(identifier: str) -> object:
     """What a heading of an API page stands for: the last part of the name in the longest module that there is."""
     parts = identifier.split(".")
     for count in range(len(parts) - 1, 0, -1):
         try:
-            found: object = importlib.import_module(".".join(parts[:count]))
+            found: object = imported(".".join(parts[:count]))
         except ModuleNotFoundError:
             continue
         for part in parts[count:]:
