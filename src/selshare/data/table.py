@@ -121,7 +121,8 @@ def find_names(frame: pd.DataFrame, wanted: str | Sequence[str]) -> list[str]:
     for name in names:
         fitting = [name] if name in frame.columns else [c for c in frame.columns if fnmatchcase(str(c), name)]
         if not fitting:
-            raise ValueError(f"the table has no column {name!r}; its columns are {', '.join(map(repr, frame.columns))}.")
+            known = ", ".join(map(repr, frame.columns))
+            raise ValueError(f"the table has no column {name!r}; its columns are {known}.")
         found += fitting
     return found
 
