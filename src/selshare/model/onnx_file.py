@@ -14,7 +14,7 @@ from .multitask import MultiTaskModel
 from .plain import PlainModel
 
 
-def export_onnx(model: MultiTaskModel, example: Tensor, file: Path) -> None:
+def export_onnx(model: MultiTaskModel, example: Tensor, file: str | Path) -> None:
     """Write ``model`` as ONNX: one input, ``inputs``, of any batch size, and one raw output per task, by its name.
 
     Parameters
@@ -36,7 +36,7 @@ def export_onnx(model: MultiTaskModel, example: Tensor, file: Path) -> None:
     if not all(map(importlib.util.find_spec, ("onnx", "onnxscript"))):
         raise ModuleNotFoundError('export to ONNX needs two more packages: pip install "selshare[onnx]".')
     plain = PlainModel(model).eval()
-    with whole_file(file) as partial, warnings.catch_warnings():
+    with whole_file(Path(file)) as partial, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of its own parts
         torch.onnx.export(
             plain,
