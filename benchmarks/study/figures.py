@@ -98,7 +98,7 @@ def differences(accuracy: dict[str, list[Row]]) -> Figure | None:
                 axes.errorbar(
                     mean, place, xerr=0 if np.isnan(error) else error, fmt="o", capsize=3, color=_colour(method)
                 )
-        axes.set_title(f"{name} ({len(mtl)} seeds)", fontsize=11)
+        axes.set_title(f"{name} ({len(mtl)} seed{'s' if len(mtl) > 1 else ''})", fontsize=11)
         axes.set_yticks(range(len(present)), [LABELS[method] for method in present])
         axes.set_ylim(len(present) - 0.5, -0.5)
         axes.set_xlabel("mean metric − MTL's")
@@ -137,7 +137,7 @@ def durations(accuracy: dict[str, list[Row]]) -> Figure | None:
     chosen = {name: rows for name, rows in accuracy.items() if any(row["merges"] for row in rows)}
     if not chosen:
         return None
-    figure = Figure(figsize=(7.2, 3.8))
+    figure = Figure(figsize=(7.2, 4.6))
     axes = figure.subplots()
     for number, (name, rows) in enumerate(chosen.items()):
         mtl = {row["seed"]: np.median(row["curve"]["processor_seconds"]) for row in rows if row["method"] == "mtl"}
@@ -155,7 +155,7 @@ def durations(accuracy: dict[str, list[Row]]) -> Figure | None:
     axes.set_xlim(0, 45)
     axes.set_xlabel("epoch (solid: default; dotted: the paper's method, merged after the first)")
     axes.set_ylabel("processor time of an epoch,\nMTL's median = 1")
-    axes.legend(ncols=1, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     return figure
 
 
