@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 
 from selshare.distributed import Ranks, processes
 
-SECONDS = 60
+SECONDS = 300
 
 
 def free_port() -> int:
@@ -27,15 +28,18 @@ def free_port() -> int:
 
 
 def start(
-    function: Callable[[Ranks], Any], size: int, folder: Path, *, timeout: float = 30.0, port: int | None = None
+    function: Callable[[Any], Any], size: int, folder: Path, *, timeout: float = 120.0, joined: bool = True
 ) -> list[int]:
-    """Fork ``size`` ranks; each leaves its result in ``folder/rank`` and what it prints in ``folder/rank.log``."""
-    port = port or free_port()
+    """Fork ``size`` ranks; each leaves its result in ``folder/rank`` and what it prints in ``folder/rank.log``.
+
+    Not ``joined``: they have the environment of torchrun only.
+    """
+    port = free_port()
     children = []
     for rank in range(size):
         child = os.fork()
         if child == 0:
-            _run(function, rank, size, folder, timeout, port)
+            _run(function, rank, size, folder, timeout, port, joined)
         children.append(child)
     return children
 
@@ -68,7 +72,9 @@ def on_ranks(function: Callable[[Ranks], Any], size: int, folder: Path) -> list[
     return [torch.load(folder / str(rank), weights_only=False) for rank in range(size)]
 
 
-def _run(function: Callable[[Ranks], Any], rank: int, size: int, folder: Path, timeout: float, port: int) -> None:
+def _run(
+    function: Callable[[Ranks], Any], rank: int, size: int, folder: Path, timeout: float, port: int, joined: bool
+) -> None:
     """A child: never returns."""
     status = 1
     with (folder / f"{rank}.log").open("w") as log:
@@ -84,7 +90,7 @@ def _run(function: Callable[[Ranks], Any], rank: int, size: int, folder: Path, t
                 GLOO_SOCKET_IFNAME="lo",
             )
             torch.set_num_threads(1)
-            with processes(timeout=timeout) as ranks:
+            with processes(timeout=timeout) if joined else nullcontext() as ranks:
                 torch.save(function(ranks), folder / str(rank))
             status = 0
         except BaseException:

@@ -188,14 +188,14 @@ class ShardedModel(nn.Module):
         columns = torch.tensor([c for task in self.own_tasks for c in _columns(self.layout.target_slices[task])])
         return pack_targets(self.part.layout, targets.index_select(1, columns.to(targets.device)), check=False)
 
-    def loss(self, inputs: Tensor, targets: Targets, *, check: bool | None = None) -> Tensor:
+    def loss(self, inputs: Tensor, targets: Targets, *, check: bool | None = None, own: bool = False) -> Tensor:
         """The loss of this rank's tasks for a whole batch; all ranks' add up to one process's. For all ranks.
 
         It is recorded in training mode, and ``check`` is as in :meth:`selshare.MultiTaskModel.loss`; errors name
-        the tasks of all ranks.
+        the tasks of all ranks. ``own``: ``targets`` are packed and hold the columns of this rank's tasks only.
         """
         outputs = self.own_outputs(inputs)
-        losses = self.part.task_losses(outputs, self.own_targets(targets))
+        losses = self.part.task_losses(outputs, targets if own and self.own_tasks else self.own_targets(targets))
         if outputs.device.type == "cpu" if check is None else check:
             self._check(losses)
         if self.training:

@@ -18,7 +18,7 @@ from ..sharing import EpochEnd
 from .batches import Data, Targets, as_loader, to_device
 from .evaluation import Evaluation, evaluate, evaluate_sharded, evaluation_of, run_batches
 from .resume import CheckpointFolder, random_states, restore_random_states
-from .shares import ShareLoader, dealt
+from .shares import ShareLoader, dealt, own_columns
 
 Batch = Any
 Model = MultiTaskModel | ShardedModel
@@ -269,8 +269,9 @@ class ShardedProcesses(_Several):
 
     def loss(self, loss: Loss, model: Model, batch: Batch, check: bool | None) -> Tensor:
         """The losses of this rank's tasks."""
-        inputs, targets = to_model(batch, model)
-        return self._model.loss(inputs, targets, check=check)
+        (inputs, targets), own = batch
+        inputs, targets = to_model((inputs, targets), model)
+        return self._model.loss(inputs, targets, check=check, own=own)
 
     def before_step(self) -> None:
         """The trunk's gradients become those of all rows and tasks."""
@@ -293,6 +294,11 @@ class ShardedProcesses(_Several):
                 return evaluate_sharded(self._model, as_loader(data, 512, shuffle=False))
         finally:
             model.train(was_training)
+
+    def _batches(self, loader: DataLoader[Any]) -> Iterator[Batch]:
+        """Whole batches, and whether their targets are those of this rank's tasks only."""
+        narrow = own_columns(loader, self._model)
+        return ((batch, narrow is not None) for batch in (loader if narrow is None else narrow))
 
     def newest(self, folder: CheckpointFolder) -> dict[str, Any] | None:
         """This rank's part of the newest that is complete."""

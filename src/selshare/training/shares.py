@@ -6,9 +6,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
+import torch
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, DistributedSampler, IterableDataset, TensorDataset
 
-from ..distributed.ranks import Ranks
+from ..distributed import Ranks, ShardedModel
 from ..distributed.rows import own_rows, split_evenly, take_targets
 
 
@@ -75,6 +77,33 @@ def dealt(loader: DataLoader[Any], ranks: Ranks) -> Iterator[Any]:
         yield from (batch for number, batch in enumerate(loader) if number % ranks.size == ranks.rank)
     else:
         yield from picked
+
+
+def own_columns(loader: DataLoader[Any], model: ShardedModel) -> DataLoader[Any] | None:
+    """The loader, with the targets of this rank's tasks only; ``None`` where they cannot be had without the others.
+
+    They can from the tensors of a data set that are indexed once a batch, as the Trainer's own loaders do.
+    """
+    data = loader.dataset
+    if type(data) is not TensorDataset or len(data.tensors) != 2 or data.tensors[1].ndim != 2:
+        return None
+    if type(loader.sampler) is not BatchSampler or data.tensors[1].shape[1] != model.layout.target_width:
+        return None
+    slices = [model.layout.target_slices[task] for task in model.own_tasks]
+    columns = torch.tensor([column for part in slices for column in range(part.start, part.stop)], dtype=torch.int64)
+    own = _Columns(*data.tensors, columns)
+    return DataLoader(own, batch_size=None, sampler=loader.sampler, generator=loader.generator)
+
+
+class _Columns(Dataset[tuple[Tensor, Tensor]]):
+    """Rows of inputs and some columns of targets; an index is a batch."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor, columns: Tensor) -> None:
+        self._inputs, self._targets, self._columns = inputs, targets, columns
+
+    def __getitem__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        rows = torch.as_tensor(indices)
+        return self._inputs[rows], self._targets[rows.unsqueeze(1), self._columns]
 
 
 def by_indices(loader: DataLoader[Any], pick: Any) -> DataLoader[Any]:
