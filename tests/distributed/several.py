@@ -95,6 +95,6 @@ def _run(
             status = 0
         except BaseException:
             traceback.print_exc()
-            log.flush()
         finally:
+            log.flush()
             os._exit(status)

@@ -27,13 +27,13 @@ def test_the_model_is_what_sockets_see(size: int, tmp_path: Path) -> None:
 
 
 def test_by_hand() -> None:
-    """Three branches 5 → 4 → 2 on two ranks, a batch of 7."""
+    """Three branches 5 → 4 → 2 on two ranks, batches of 8, 7 and 2."""
     shape = Shape(tasks=3, branches=3, shared=5, hidden=(4, 2), trunk=11)
     assert shape.branch_parameters == 5 * 4 + 4 + 4 * 2 + 2
     assert shape.head_parameters == 3
     formed = 11 + 3 * 3 + 3 * 6  # trunk, heads, biases
-    # First layer: 7 rows of 3·4 + 5 against twice 3·4·5: formed is the smaller here. The second likewise.
-    assert data_parallel_step(shape, 2, 7) == {"losses": 24.0, "gradients": 4.0 * (formed + 60 + 24)}
+    # First layer: 8 rows of 3·4 + 5 against twice 3·4·5: formed is the smaller here. The second likewise.
+    assert data_parallel_step(shape, 2, 8) == {"losses": 24.0, "gradients": 4.0 * (formed + 60 + 24)}
     assert data_parallel_step(shape, 2, 2) == {
         "losses": 24.0,
         "gradients": 4.0 * formed,
