@@ -103,7 +103,7 @@ def test_a_lost_rank_ends_the_run_with_one_clear_error(how: str, tmp_path: Path)
                 time.sleep(60)
             ranks.all_reduce(torch.ones(10), "gradients")
 
-    children = start(ranked, 3, tmp_path, timeout=3.0)
+    children = start(ranked, 3, tmp_path, timeout=2.0)
     while not (tmp_path / "reached").exists():
         time.sleep(0.01)
     if how == "killed":
