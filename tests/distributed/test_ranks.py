@@ -92,6 +92,24 @@ def test_one_process_needs_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
         assert current_ranks() is None
 
 
+def test_the_rank_that_holds_the_store_is_named_by_one_of_the_others(tmp_path: Path) -> None:
+    def ranked(ranks: Ranks) -> None:
+        ranks.meet("start")
+        (tmp_path / f"reached-{ranks.rank}").touch()
+        for _ in range(100_000):
+            ranks.all_reduce(torch.ones(10), "gradients")
+
+    children = start(ranked, 3, tmp_path)
+    while len(list(tmp_path.glob("reached-*"))) < 3:
+        time.sleep(0.01)
+    os.kill(children[0], signal.SIGKILL)
+    assert wait(children) == [-signal.SIGKILL, 1, 1]
+    logs = [(tmp_path / f"{rank}.log").read_text() for rank in (1, 2)]
+    lines = [line for log in logs for line in log.splitlines() if line.startswith("selshare: ")]
+    assert len(lines) == 1, logs
+    assert "rank 0 of 3 is gone (its process is gone): rank 1 noticed" in lines[0]
+
+
 @pytest.mark.parametrize("how", ["killed", "stopped", "raises"])
 def test_a_lost_rank_ends_the_run_with_one_clear_error(how: str, tmp_path: Path) -> None:
     def ranked(ranks: Ranks) -> None:
@@ -117,7 +135,7 @@ def test_a_lost_rank_ends_the_run_with_one_clear_error(how: str, tmp_path: Path)
         assert wait(children) == [1, 1 if how == "raises" else -signal.SIGKILL, 1]
     logs = [(tmp_path / f"{rank}.log").read_text() for rank in (0, 2)]
     lines = [line for log in logs for line in log.splitlines() if line.startswith("selshare: ")]
-    assert len(lines) == 1
+    assert len(lines) == 1, logs
     assert "Traceback" not in "".join(logs)
     why = {
         "killed": "its process is gone",

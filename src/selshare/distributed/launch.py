@@ -57,6 +57,7 @@ def processes(*, backend: str | None = None, timeout: float = 300.0) -> Iterator
         world_size=size,
         timeout=wait,
     )
+    watch.meet()
     _current = Ranks(watch=watch)
     try:
         yield _current

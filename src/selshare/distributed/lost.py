@@ -15,7 +15,7 @@ _GRACE = 3.0  # seconds in which ranks that are alive are heard of
 class Watch:
     """Which ranks are alive, by a store that outlives any of them but its host.
 
-    Under torchrun the store is its agent's. Elsewhere it is rank 0's: if that rank dies, each of the others says so.
+    Under torchrun the store is its agent's. Elsewhere it is rank 0's: if that rank dies, the next living one says so.
 
     Parameters
     ----------
@@ -27,7 +27,14 @@ class Watch:
 
     def __init__(self, store: Store, rank: int, size: int) -> None:
         self._store, self._rank, self._size = store, rank, size
+        self._processes: list[tuple[str, str]] = []
         store.set(f"process/{rank}", f"{socket.gethostname()} {os.getpid()}")
+
+    def meet(self) -> None:
+        """Learn where the others are, once all have come."""
+        for rank in range(self._size):
+            host, _, process = self._store.get(f"process/{rank}").decode().partition(" ")
+            self._processes.append((host, process))
 
     def failed(self, error: BaseException) -> None:
         """Leave word that this rank ends with an error of its own."""
@@ -51,7 +58,10 @@ class Watch:
             while self._rank == 0 and time.monotonic() < until and not self._all_left(gone):
                 time.sleep(0.02)  # the store may be this process's, and others have not asked it yet
         except RuntimeError:  # the store went with its host
-            return {}, True
+            tells = all(self._dead(rank) for rank in range(1, self._rank))
+            if tells:
+                time.sleep(_GRACE)  # the others see this process alive, and leave it to it
+            return {0: "its process is gone" if self._dead(0) else "and the store with it"}, tells
         return {rank: state or "it stopped answering" for rank, state in gone.items()}, tells
 
     def _all_left(self, gone: Collection[int]) -> bool:
@@ -72,10 +82,7 @@ class Watch:
 
     def _dead(self, rank: int) -> bool:
         """Whether a rank was on this machine and its process is not there any more."""
-        key = f"process/{rank}"
-        if not self._store.check([key]):
-            return False
-        host, process = self._store.get(key).decode().split()
+        host, process = self._processes[rank] if self._processes else ("", "")
         if host != socket.gethostname():
             return False
         try:
