@@ -78,7 +78,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_public_name_is_on_a_page(site: Path) -> None:
     pages = [page.read_text(encoding="utf-8") for page in (site / "api").glob("*.html")]
     documented = [_object(name) for page in pages for name in re.findall(r'<h\d id="(selshare\.[\w.]+)"', page)]
-    parts = [part.name for part in pkgutil.iter_modules(selshare.__path__) if not part.name.startswith("_")]
+    # Not the compiled libraries: _native and, where nvcc is, libselshare_cuda.
+    parts = [part.name for part in pkgutil.iter_modules(selshare.__path__) if not part.name.startswith(("_", "lib"))]
     modules = [selshare, *(imported(f"selshare.{name}") for name in parts)]
     missing = [
         f"{module.__name__}.{name}"
