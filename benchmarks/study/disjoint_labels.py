@@ -233,6 +233,8 @@ def _cell(own: Mapping[int, float], values: Mapping[str, Mapping[int, float]]) -
         return "–"
     difference, error = mean_and_error(own[seed] - values["stl"][seed] for seed in seeds)
     mean, _ = mean_and_error(own.values())
+    if len(seeds) == 1:
+        return f"{mean:.3f} ({difference:+.3f}, one seed)"
     return f"{mean:.3f} ({difference:+.3f} ± {error:.3f}){' ▼' if difference < -error else ''}"
 
 
