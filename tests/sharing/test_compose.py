@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mixed import PLAN, mixed_model
 from torch import nn
 
 from selshare.model import MultiTaskModel
@@ -16,25 +17,6 @@ from selshare.sharing import MergePlan, apply, compose
 from selshare.sharing.compose import choose
 from selshare.sharing.refit import outputs_on, refit_heads
 from selshare.tasks import Task
-
-PLAN = MergePlan(6, ((0, 2, 3), (1, 4)), (2, 4))
-
-
-def mixed_model(hidden: tuple[int, ...] = (12, 9), *, activation: str = "relu", **options: float) -> MultiTaskModel:
-    """Six tasks of three widths over 8 shared features, every branch and head with weights of its own."""
-    tasks = [
-        Task.binary("b0"),
-        Task.multiclass("c1", classes=4),
-        Task.multiclass("c2", classes=4),
-        Task.binary("b3"),
-        Task.regression("r4", outputs=2),
-        Task.binary("b5"),
-    ]
-    model = MultiTaskModel(nn.Linear(5, 8), 8, hidden, tasks, activation=activation, **options)
-    with torch.no_grad():
-        for parameter in (*model.bank.parameters(), *model.heads.parameters()):
-            parameter.copy_(torch.randn(parameter.shape) / parameter.shape[-1] ** 0.5)
-    return model.double()
 
 
 def deaden(model: MultiTaskModel, live: int) -> None:

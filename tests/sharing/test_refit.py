@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from mixed import PLAN, mixed_model
 from torch import nn
 
 from selshare.model import MultiTaskModel
@@ -12,25 +13,7 @@ from selshare.sharing import MergePlan, align, apply, refit_heads
 from selshare.sharing.refit import outputs_on, tasks_to_refit
 from selshare.tasks import Task
 
-PLAN = MergePlan(6, ((0, 2, 3), (1, 4)), (2, 4))
 MOVED = [0, 1, 3]
-
-
-def mixed_model(dropout: float = 0.0, hidden: tuple[int, ...] = (9, 7)) -> MultiTaskModel:
-    """Six tasks of three widths, every branch and head with weights of its own."""
-    tasks = [
-        Task.binary("b0"),
-        Task.multiclass("c1", classes=4),
-        Task.multiclass("c2", classes=4),
-        Task.binary("b3"),
-        Task.regression("r4", outputs=2),
-        Task.binary("b5"),
-    ]
-    model = MultiTaskModel(nn.Linear(5, 8), 8, hidden, tasks, dropout=dropout)
-    with torch.no_grad():
-        for parameter in (*model.bank.parameters(), *model.heads.parameters()):
-            parameter.copy_(torch.randn(parameter.shape) / parameter.shape[-1] ** 0.5)
-    return model.double()
 
 
 def columns(model: MultiTaskModel, task: int) -> slice:
@@ -161,7 +144,7 @@ def test_momentum_of_refitted_heads_starts_anew_and_second_moments_stay(build):
 
 
 def test_alignment_undoes_a_shuffle_and_changes_no_function():
-    model = mixed_model()
+    model = mixed_model((9, 7))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     first, second = model.bank.stacked[0], model.bank.stacked[2]
     one, two = torch.randperm(9), torch.randperm(7)

@@ -14,6 +14,7 @@ from ..sharing.embed import Embedding, embed
 from ..sharing.epoch_end import EpochEnd, Whole
 from ..sharing.plan import MergePlan
 from ..sharing.recent import RecentShared
+from ..sharing.sketched_capture import keeps_whole
 from .ranks import Ranks
 from .sharded import ShardedModel
 
@@ -95,8 +96,9 @@ class ShardedEpochEnd(EpochEnd):
         """Whether to sketch depends on the branches of all ranks together."""
         if settings["capture"] != "sketch":
             return settings
-        numbers = model.bank.first_weight[0].numel() * self._model.branches
-        whole = numbers <= settings["sketch_above"]
+        branches = self._model.branches
+        numbers = model.bank.first_weight[0].numel() * branches
+        whole = keeps_whole(numbers, branches, settings["sketch_size"], settings["sketch_above"])
         return {**settings, "capture": "exact"} if whole else {**settings, "sketch_above": 0}
 
     def embed(self, gradients: Tensor, names: Sequence[str], **options: Any) -> Embedding:

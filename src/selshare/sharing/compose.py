@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ..model import BranchBank
 from .plan import MergePlan
+from .ridge import RIDGE, ridged_cholesky
 
-RIDGE = 1e-4
 UNITS = 2**12  # of a layer to choose from: their inner products take 64 MB in float32
 FLOOR = {torch.float32: 1e-5, torch.float64: 1e-10}  # of a column's squared length, below which it counts as spanned
 
@@ -164,10 +164,8 @@ def _fitted(features: Tensor, wanted: Tensor, ridge: float, *, free: bool) -> tu
     centre = features.mean(0) if free else torch.zeros_like(features[0])
     offset = wanted.mean(0) if free else torch.zeros_like(wanted[0])
     columns = features - centre
-    gram = columns.mT @ columns
-    scale = gram.diagonal().mean()
-    gram.diagonal().add_(torch.where(scale > 0, ridge * scale, 1.0))
-    weight = torch.cholesky_solve(columns.mT @ (wanted - offset), torch.linalg.cholesky(gram)).mT
+    factor = ridged_cholesky(columns.mT @ columns, ridge)
+    weight = torch.cholesky_solve(columns.mT @ (wanted - offset), factor).mT
     return weight, offset - weight @ centre
 
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..model import MultiTaskModel
 from .plan import MergePlan
+from .ridge import RIDGE, ridged_cholesky
 
-RIDGE = 1e-4
 ELEMENTS = 2**25  # of the largest temporary, 256 MB in float64
 
 # Optimizer state that is a sum of past gradients, by the names torch gives it. It points where the old features led.
@@ -115,9 +115,7 @@ def _ridge(
         start += x.shape[1]
         for heads in torch.arange(len(wanted), device=at.device).split(max(1, ELEMENTS // x[0].numel())):
             cross[heads] += (x[at[heads]] - mean[at[heads]].unsqueeze(1)).mT @ z[heads]
-    scale = gram.diagonal(dim1=1, dim2=2).mean(1)
-    gram.diagonal(dim1=1, dim2=2).add_(torch.where(scale > 0, ridge * scale, 1.0).unsqueeze(1))
-    factor = torch.linalg.cholesky(gram)
+    factor = ridged_cholesky(gram, ridge)
     solved = [
         torch.cholesky_solve(cross[heads], factor[at[heads]])
         for heads in torch.arange(len(wanted), device=at.device).split(max(1, ELEMENTS // factor[0].numel()))

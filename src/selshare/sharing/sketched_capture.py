@@ -107,6 +107,11 @@ class SketchedCapture:
         return self._model, self._projection, self._sketches
 
 
+def keeps_whole(numbers: int, branches: int, size: int, above: int) -> bool:
+    """Whether gradients of so many ``numbers`` are kept as they are: no more than ``above``, or than their sketches."""
+    return numbers <= max(above, size * branches)
+
+
 class WholeOrSketchedCapture:
     """``capture="sketch"``: whole gradients where they are small, else their sketches.
 
@@ -136,7 +141,7 @@ class WholeOrSketchedCapture:
     ) -> None:
         """Choose, and begin; raises what the chosen capture raises."""
         weight = model.bank.first_weight
-        whole = weight.numel() <= max(self._above, self._size * len(weight))
+        whole = keeps_whole(weight.numel(), len(weight), self._size, self._above)
         capture: Capture = GradientCapture() if whole else SketchedCapture(self._size, self._seed)
         capture.start(model, optimizers, scaler)
         self._capture = capture

@@ -64,9 +64,8 @@ def as_loader(
     return DataLoader(data, batch_size, sampler=order, drop_last=lone_last)
 
 
-def steps_of(data: Data, batch_size: int) -> int | None:
-    """How many batches :func:`as_loader` makes of training data in an epoch; ``None`` where that is not known."""
-    loader = as_loader(data, batch_size, shuffle=True)
+def steps_of(loader: DataLoader[Any]) -> int | None:
+    """How many batches a loader gives in an epoch; ``None`` where that is not known."""
     return None if isinstance(loader.dataset, IterableDataset) else len(loader)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,6 +23,7 @@ from ..sharing import SelectiveSharing
 from .aggregation import Aggregator, aggregated_backward
 from .average import WeightAverage
 from .batches import Data, Targets, as_loader, steps_of
+from .best import BestEpoch
 from .evaluation import Evaluation
 from .history import EpochRecord, History
 from .metrics import higher_is_better
@@ -219,20 +219,22 @@ class Trainer:
         """:meth:`fit`, together with all processes."""
         saved = self._saved(resume)
         history = History()
-        best = _Best(self._by_metric, _metric_sign(self.model))
+        best = BestEpoch(self._by_metric, _metric_sign(self.model))
         if saved is not None:
             history = self._load(saved, best)
+        order = torch.Generator().manual_seed(self.seed)
+        loader = as_loader(train, self.batch_size, shuffle=True, generator=order)
         if self.sharing is not None:
             self.sharing.attach(
                 self._processes.part(self.model),
                 self.optimizer,
                 epochs=epochs,
-                steps=steps_of(train, self.batch_size),
+                steps=steps_of(loader),
                 scaler=self._update.scaler,
                 epoch_end=self._processes.epoch_end,
             )
         try:
-            self._run(train, validation, epochs, history, best, None if saved is None else saved["random"])
+            self._run(loader, order, validation, epochs, history, best, None if saved is None else saved["random"])
         finally:
             if self.sharing is not None:
                 self.sharing.detach()
@@ -289,7 +291,7 @@ class Trainer:
             "seed": self.seed,
         }
 
-    def _state(self, history: History, best: _Best, random: Mapping[str, Any]) -> dict[str, Any]:
+    def _state(self, history: History, best: BestEpoch, random: Mapping[str, Any]) -> dict[str, Any]:
         """Everything at the end of an epoch."""
         return {
             "setup": self._setup(),
@@ -305,7 +307,7 @@ class Trainer:
             "random": random,
         }
 
-    def _load(self, saved: Mapping[str, Any], best: _Best) -> History:
+    def _load(self, saved: Mapping[str, Any], best: BestEpoch) -> History:
         """Put a saved state in place; the history so far."""
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
@@ -326,19 +328,18 @@ class Trainer:
 
     def _run(
         self,
-        train: Data,
+        loader: DataLoader[Any],
+        order: torch.Generator,
         validation: Data | None,
         epochs: int,
         history: History,
-        best: _Best,
+        best: BestEpoch,
         random: Mapping[str, Any] | None,
     ) -> None:
         """All epochs that are left, with their own random state: torch's global one is as it was afterwards."""
         shown = self.progress and self._processes.first
         with torch.random.fork_rng(), Progress(self.model, epochs, shown, self.title) as progress:
             self._processes.seed(self.seed)
-            order = torch.Generator().manual_seed(self.seed)
-            loader = as_loader(train, self.batch_size, shuffle=True, generator=order)
             if random is not None:
                 self._processes.restore_random_states(random, loader, order)
             for epoch in range(len(history.epochs) + 1, epochs + 1):
@@ -402,7 +403,7 @@ class Trainer:
         self.model.train()
         self.model.reset_loss_record()
         progress.start_epoch(loader)
-        self._update.begin_epoch(steps_of(loader, self.batch_size))
+        self._update.begin_epoch(steps_of(loader))
         steps, failure = 0, None
         for batch in self._processes.batches(loader):
             self._update.begin_batch()
@@ -456,42 +457,6 @@ class Trainer:
         losses = self._processes.recorded(self.model)
         check_finite_losses(self.model.layout, losses)
         return float(weighted_sum(self.model.layout, losses))
-
-
-class _Best:
-    """The best epoch so far among those with the present number of branches."""
-
-    def __init__(self, by_metric: bool, sign: float) -> None:
-        self._by_metric, self._sign = by_metric, sign
-        self._key: tuple[float, float] | None = None
-        self._branches: int | None = None
-        self._epoch: int | None = None
-        self._state: dict[str, Any] = {}
-
-    def offer(self, record: EpochRecord, model: Model) -> None:
-        """Keep a copy of the model's state if this epoch is the best, or the first with fewer branches."""
-        assert record.validation_loss is not None
-        assert record.mean_metric is not None
-        metric = self._sign * record.mean_metric if self._by_metric else 0.0
-        key = (metric, -record.validation_loss)
-        if record.branches != self._branches or self._key is None or key > self._key:
-            self._key, self._branches, self._epoch = key, record.branches, record.epoch
-            self._state = copy.deepcopy(model.state_dict())
-
-    def state_dict(self) -> dict[str, Any]:
-        """What to save."""
-        return {"key": self._key, "branches": self._branches, "epoch": self._epoch, "state": dict(self._state)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
-        self._key, self._branches, self._epoch = state["key"], state["branches"], state["epoch"]
-        self._state = dict(state["state"])
-
-    def restore(self, model: Model) -> int | None:
-        """Put the best state back; its epoch."""
-        if self._epoch is not None:
-            model.load_state_dict(self._state)
-        return self._epoch
 
 
 def _loss(model: MultiTaskModel, inputs: Tensor, targets: Targets, check: bool | None) -> Tensor:
