@@ -20,7 +20,7 @@ import torch
 from selshare import SelectiveSharing, Trainer
 from selshare.data import Problem
 from selshare.training.evaluation import evaluate
-from selshare.training.methods import build_model, make_optimizer
+from selshare.training.methods import build_model, make_optimizer, make_scheduler
 
 from .results import RESULTS, Row, append, markdown, mean_and_error, missing, read
 from .settings import SETTINGS
@@ -95,7 +95,16 @@ def run(problem: Problem, options: dict[str, Any] | None, seed: int) -> Row:
     sharing = None if options is None else SelectiveSharing(preset="paper", capture="free", seed=seed, **options)
     model = build_model(problem, seed)
     recipe = problem.recipe
-    trainer = Trainer(model, make_optimizer(recipe), sharing, batch_size=recipe.batch_size, seed=seed, progress=False)
+    optimizer = make_optimizer(recipe)(model.parameters())
+    trainer = Trainer(
+        model,
+        optimizer,
+        sharing,
+        scheduler=make_scheduler(recipe, optimizer, recipe.epochs),
+        batch_size=recipe.batch_size,
+        seed=seed,
+        progress=False,
+    )
     history = trainer.fit(problem.train, problem.validation, recipe.epochs)
     tested = evaluate(model, problem.test)
     return {

@@ -32,7 +32,7 @@ from selshare.sharing import CRITERIA, Clustering, ClusterSettings, MergePlan, a
 from selshare.tasks import TaskLayout
 from selshare.training.evaluation import evaluate
 from selshare.training.history import EpochRecord, History
-from selshare.training.methods import build_model, make_optimizer
+from selshare.training.methods import build_model, make_optimizer, make_scheduler
 from selshare.training.metrics import mean_metric
 from selshare.training.single_task import only_task
 
@@ -82,10 +82,12 @@ def fit(
     def tick(record: EpochRecord) -> None:
         clock.append(time.process_time())
 
+    optimizer = make_optimizer(problem.recipe)(model.parameters())
     trainer = Trainer(
         model,
-        make_optimizer(problem.recipe),
+        optimizer,
         sharing,
+        scheduler=make_scheduler(problem.recipe, optimizer, problem.recipe.epochs),
         batch_size=problem.recipe.batch_size,
         seed=seed,
         callbacks=[tick],

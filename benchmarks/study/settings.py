@@ -43,21 +43,24 @@ def _letters(name: str, recipe: Recipe, options: dict[str, Any], seed: int) -> P
     return replace(_problem(name, recipe, options, seed), make_trunk=small_letter_trunk, shared_features=360)
 
 
-def _fashion(train_size: int, epochs: int) -> Setting:
-    recipe = Recipe(epochs=epochs)
+def _fashion(train_size: int, recipe: Recipe) -> Setting:
     options = {"train_size": train_size, "validation_size": min(2 * train_size, 5000)}
     return Setting(f"fashion-{train_size}", partial(_problem, "fashion-mnist", recipe, options))
 
 
+COSINE = Recipe(lr=0.05, momentum=0.9, epochs=40, schedule="cosine")
 LETTERS = {"letters": 12, "renderings": 10}  # 543 letters, 10 images of each
 SETTINGS = {
     setting.name: setting
     for setting in (
         Setting("digits", partial(_problem, "digits", Recipe(epochs=30), {})),
-        _fashion(500, epochs=60),
-        _fashion(2_000, epochs=30),
-        _fashion(50_000, epochs=12),
-        Setting("alphabets", partial(_letters, "alphabets", Recipe(lr=0.1, momentum=0.9, epochs=30), LETTERS)),
+        _fashion(500, Recipe(epochs=60)),
+        _fashion(2_000, Recipe(epochs=30)),
+        _fashion(50_000, replace(COSINE, epochs=15)),
+        Setting(
+            "alphabets",
+            partial(_letters, "alphabets", COSINE, LETTERS),
+        ),
         Setting(
             "glyphs",
             partial(_letters, "glyphs", Recipe(optimizer="adam", lr=0.001, batch_size=100, epochs=30), LETTERS),

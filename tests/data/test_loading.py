@@ -98,6 +98,7 @@ def test_own_function_errors(name: str, chosen: dict[str, int], error: type[Exce
     [
         ({"optimizer": "lion"}, "choose one of sgd, adam, adamw"),
         ({"lr": 0.0}, "above 0"),
+        ({"schedule": "linear"}, "choose one of constant, cosine"),
         ({"epochs": 0}, "epochs is 0"),
     ],
 )

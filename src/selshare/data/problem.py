@@ -13,6 +13,7 @@ from ..tasks import Task
 from .table_columns import TableColumns
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("constant", "cosine")
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,14 @@ class Recipe:
     """How to train on a problem.
 
     The defaults are those of Strezoski et al. (arXiv 1904.03011) for MNIST, CIFAR-10 and OmniGlot: SGD with learning
-    rate .02 and momentum .5, batches of 64, 30 epochs. ``momentum`` is read by ``"sgd"`` only.
+    rate .02 and momentum .5, batches of 64, 30 epochs. ``momentum`` is read by ``"sgd"`` only. By the ``schedule``
+    ``"cosine"`` the learning rate falls to 0 over all the epochs, along half a cosine.
 
     Raises
     ------
     ValueError
-        Where the optimizer is not one of ``"sgd"``, ``"adam"``, ``"adamw"``, or a number is out of its range.
+        Where the optimizer is not one of ``"sgd"``, ``"adam"``, ``"adamw"``, the schedule not ``"constant"`` or
+        ``"cosine"``, or a number is out of its range.
     """
 
     optimizer: str = "sgd"
@@ -34,11 +37,14 @@ class Recipe:
     weight_decay: float = 0.0
     batch_size: int = 64
     epochs: int = 30
+    schedule: str = "constant"
 
     def __post_init__(self) -> None:
         """Check the values."""
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"The recipe's optimizer is {self.optimizer!r}; choose one of {', '.join(OPTIMIZERS)}.")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"The recipe's schedule is {self.schedule!r}; choose one of {', '.join(SCHEDULES)}.")
         if self.lr <= 0:
             raise ValueError(f"The recipe's learning rate is {self.lr}; it must be above 0.")
         for what in ("batch_size", "epochs"):

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from sklearn.metrics import adjusted_rand_score
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from ..data import Problem, Recipe
 from ..model import MultiTaskModel
@@ -156,6 +157,11 @@ def make_optimizer(recipe: Recipe) -> MakeOptimizer:
     return partial(kinds[recipe.optimizer], lr=recipe.lr, weight_decay=decay)
 
 
+def make_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, epochs: int) -> LRScheduler | None:
+    """The recipe's schedule over so many epochs, a step an epoch; ``None`` where the rate is constant."""
+    return CosineAnnealingLR(optimizer, epochs) if recipe.schedule == "cosine" else None
+
+
 def _fit(
     problem: Problem,
     model: MultiTaskModel,
@@ -166,11 +172,13 @@ def _fit(
     objectives: Sequence[Objective] = (),
 ) -> History:
     """Train by the problem's recipe; with a progress bar where it has a title."""
+    optimizer = make_optimizer(problem.recipe)(model.parameters())
     trainer = Trainer(
         model,
-        make_optimizer(problem.recipe),
+        optimizer,
         sharing,
         objectives=objectives,
+        scheduler=make_scheduler(problem.recipe, optimizer, epochs),
         batch_size=problem.recipe.batch_size,
         seed=seed,
         progress=title is not None,
