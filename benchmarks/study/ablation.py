@@ -1,4 +1,4 @@
-"""The repairs one by one: the paper's method, each repair added to it alone, and what they do together.
+"""The repairs one by one: each added to the paper's method alone, and each of the others to the default.
 
     python -m benchmarks.study.ablation fashion-500 fashion-2000 digits --seeds 5
     python -m benchmarks.study.ablation --table            # print what there is, train nothing
@@ -25,34 +25,24 @@ from selshare.training.methods import build_model, make_optimizer, make_schedule
 from .results import RESULTS, Row, append, markdown, mean_and_error, missing, read
 from .settings import SETTINGS
 
-LATE = {"group_epochs": 1, "warmup": 10}
-REFIT_LATE = {"refit_heads": True, **LATE}
-COMPOSED_LATE = {**REFIT_LATE, "compose_branches": True}
-DEFAULT = {**COMPOSED_LATE, "warmup": "auto", "centre": "auto"}
+LATE = {"group_epochs": 1, "warmup": "auto"}
+DEFAULT = {**LATE, "refit_heads": True, "compose_branches": True, "centre": "auto"}
 VARIANTS: dict[str, dict[str, Any] | None] = {
     "mtl": None,
     "paper": {},
     "refit": {"refit_heads": True},
-    "mean step": {"merged_gradient": "mean"},
+    "composed": {"refit_heads": True, "compose_branches": True},
     "late": LATE,
+    "refit, late": {"refit_heads": True, **LATE},
+    "mean step": {"merged_gradient": "mean"},
     "stable": {"stable_epochs": 2},
     "validated": {"validate_merges": 3},
     "centre": {"centre": True},
-    "refit, late": REFIT_LATE,
-    "refit, late, composed": COMPOSED_LATE,
-    "refit, composed": {"refit_heads": True, "compose_branches": True},
-    "refit, late, composed, mean step": {**COMPOSED_LATE, "merged_gradient": "mean"},
     "default": DEFAULT,
+    "default, late gradients": {**DEFAULT, "group_epochs": 0},
     "default, mean step": {**DEFAULT, "merged_gradient": "mean"},
-    "refit, late 3": {**REFIT_LATE, "warmup": 3},
-    "refit, late, validated": {**REFIT_LATE, "validate_merges": 3},
-    "refit, validated": {"refit_heads": True, "validate_merges": 3},
-    "refit, mean step": {"refit_heads": True, "merged_gradient": "mean"},
-    "refit, late, mean step": {**REFIT_LATE, "merged_gradient": "mean"},
-    "refit, late, dissimilarity": {**REFIT_LATE, "criterion": "dissimilarity"},
-    "refit, late, random": {**REFIT_LATE, "criterion": "random"},
-    "refit, aligned mean": {"refit_heads": True, "merge": "mean"},
-    "refit, late, aligned mean": {**REFIT_LATE, "merge": "mean"},
+    "default, stable": {**DEFAULT, "group_epochs": 3, "stable_epochs": 2},
+    "default, validated": {**DEFAULT, "validate_merges": 3},
 }
 
 

@@ -44,7 +44,7 @@ from .results import RESULTS, Row, append, markdown, mean_and_error, missing, re
 
 SCALE = {"200 tasks in 10": (200, 10, 2_000), "1,000 tasks in 50": (1_000, 50, 2_000)}
 SCALE_METHODS = ("mtl", "default", "oracle", "chance", "paper", "paper-chance", "hard")
-EPOCHS = 60
+EPOCHS = 90
 RELATEDNESS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 TASKS, GROUPS, SAMPLES, FEATURES = 40, 5, 2_000, 32
 OURS: dict[str, bool | str] = {"HDBSCAN (ours)": False, "by default": "auto", "centred": True}

@@ -53,17 +53,14 @@ LETTERS = {"letters": 12, "renderings": 10}  # 543 letters, 10 images of each
 SETTINGS = {
     setting.name: setting
     for setting in (
-        Setting("digits", partial(_problem, "digits", Recipe(epochs=30), {})),
-        _fashion(500, Recipe(epochs=60)),
-        _fashion(2_000, Recipe(epochs=30)),
+        Setting("digits", partial(_problem, "digits", Recipe(epochs=80), {})),
+        _fashion(500, Recipe(epochs=200)),
+        _fashion(2_000, Recipe(epochs=100)),
         _fashion(50_000, replace(COSINE, epochs=15)),
-        Setting(
-            "alphabets",
-            partial(_letters, "alphabets", COSINE, LETTERS),
-        ),
+        Setting("alphabets", partial(_letters, "alphabets", COSINE, LETTERS)),
         Setting(
             "glyphs",
-            partial(_letters, "glyphs", Recipe(optimizer="adam", lr=0.001, batch_size=100, epochs=30), LETTERS),
+            partial(_letters, "glyphs", Recipe(optimizer="adam", lr=0.001, batch_size=100, epochs=40), LETTERS),
         ),
     )
 }
