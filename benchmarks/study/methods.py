@@ -90,6 +90,7 @@ def fit(
         scheduler=make_scheduler(problem.recipe, optimizer, problem.recipe.epochs),
         batch_size=problem.recipe.batch_size,
         seed=seed,
+        select_by="metric",  # what the tables compare
         callbacks=[tick],
         progress=False,
     )

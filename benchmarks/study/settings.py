@@ -48,7 +48,8 @@ def _fashion(train_size: int, recipe: Recipe) -> Setting:
     return Setting(f"fashion-{train_size}", partial(_problem, "fashion-mnist", recipe, options))
 
 
-COSINE = Recipe(lr=0.05, momentum=0.9, epochs=40, schedule="cosine")
+ALPHABETS = Recipe(lr=0.05, momentum=0.9, epochs=100, schedule="cosine")
+GLYPHS = Recipe(optimizer="adam", lr=0.001, batch_size=100, epochs=40, schedule="cosine")
 LETTERS = {"letters": 12, "renderings": 10}  # 543 letters, 10 images of each
 SETTINGS = {
     setting.name: setting
@@ -56,11 +57,8 @@ SETTINGS = {
         Setting("digits", partial(_problem, "digits", Recipe(epochs=80), {})),
         _fashion(500, Recipe(epochs=200)),
         _fashion(2_000, Recipe(epochs=100)),
-        _fashion(50_000, replace(COSINE, epochs=15)),
-        Setting("alphabets", partial(_letters, "alphabets", COSINE, LETTERS)),
-        Setting(
-            "glyphs",
-            partial(_letters, "glyphs", Recipe(optimizer="adam", lr=0.001, batch_size=100, epochs=40), LETTERS),
-        ),
+        _fashion(50_000, Recipe(epochs=40)),
+        Setting("alphabets", partial(_letters, "alphabets", ALPHABETS, LETTERS)),
+        Setting("glyphs", partial(_letters, "glyphs", GLYPHS, LETTERS)),
     )
 }
