@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cpu/block_solvers.hpp"
+#include "cpu/dropout.hpp"
 #include "cpu/eigh.hpp"
 #include "cpu/reachability.hpp"
 #include "cpu/sketch.hpp"
@@ -53,6 +54,13 @@ void sketch_gradients(Pointer delta, std::int64_t branch_stride, std::int64_t sa
                                 reinterpret_cast<const T*>(projected), reinterpret_cast<T*>(accumulator), branches,
                                 samples, outputs, per_output, scale},
                                threads);
+}
+
+// dropout_f32/_f64(source, result, count, key, threshold, threads): csrc/cpu/dropout.hpp
+template <class T>
+void dropout(Pointer source, Pointer result, std::int64_t count, std::uint64_t key, std::uint32_t threshold,
+             int threads) {
+    selshare::dropout(reinterpret_cast<const T*>(source), reinterpret_cast<T*>(result), count, key, threshold, threads);
 }
 
 // The layers' tensors as numbers, in the order of kernels/stacked_linear/native.py: inputs are data, strides of S, B
@@ -227,6 +235,8 @@ PYBIND11_MODULE(_native, m) {
     m.def("block_left_svd_f64", &block_left_svd<double>, Unlocked());
     m.def("sketch_gradients_f32", &sketch_gradients<float>, Unlocked());
     m.def("sketch_gradients_f64", &sketch_gradients<double>, Unlocked());
+    m.def("dropout_f32", &dropout<float>, Unlocked());
+    m.def("dropout_f64", &dropout<double>, Unlocked());
     m.def("stacked_linear_f32", &stacked_linear<float>, Unlocked());
     m.def("stacked_linear_f64", &stacked_linear<double>, Unlocked());
     m.def("stacked_linear_backward_f32", &stacked_linear_backward<float>, Unlocked());

@@ -47,6 +47,7 @@ TESTS = (
     "tests/kernels/test_spanning_tree.py",
     "tests/kernels/test_stacked_linear.py",
     "tests/kernels/test_tt_svd.py",
+    "tests/model/test_dropout.py",
     "tests/cluster",
     "tests/stress/test_fuzzed_kernels.py",
     "tests/stress/test_kernel_threads.py",

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.nn.parameter import UninitializedParameter
 
 from .branches import ACTIVATIONS
+from .dropout import dropout
 from .resize import set_parameter_data
 from .stacked_linear import fork_linear, stacked_linear
 
@@ -176,7 +177,8 @@ def stacked_tensors(bank: BranchBank) -> dict[str, Tensor]:
 def _run_layers(layers: list[nn.Module], shared: Tensor) -> tuple[Tensor, bool]:
     """Linear, activation and dropout layers on the stack: ``(B, H)`` → ``(G, B, F)``, and whether a ReLU is due.
 
-    A ReLU waits for the Linear layer after it, which applies it as it reads.
+    A ReLU waits for the Linear layer after it, which applies it as it reads. It waits across dropout too, whose factors
+    are not negative.
     """
     first, *rest = layers
     assert isinstance(first, nn.Linear)
@@ -187,6 +189,8 @@ def _run_layers(layers: list[nn.Module], shared: Tensor) -> tuple[Tensor, bool]:
             rectify = False
         elif type(layer) is nn.ReLU:
             rectify = True
+        elif type(layer) is nn.Dropout:
+            features = dropout(features, layer.p) if layer.training else features
         else:
             features, rectify = layer(torch.relu(features) if rectify else features), False
     return features, rectify

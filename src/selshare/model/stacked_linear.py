@@ -39,13 +39,13 @@ def stacked_linear(
     ``features (S, B, I)``, ``weight (G, O, I)``, ``bias (G, O)``, ``source (G,)`` → ``(G, B, O)``. Without ``source``
     layer g reads ``features[g]``. See :func:`selshare.kernels.stacked_linear`.
     """
-    if not _plain_memory(features, weight, bias):
+    if not plain_memory(features, weight, bias):
         return plain.stacked_linear(features, weight, bias, source, rectify)
     outputs: Tensor = _StackedLinear.apply(features, weight, bias, source, rectify)
     return outputs
 
 
-def _plain_memory(*tensors: Tensor | None) -> bool:
+def plain_memory(*tensors: Tensor | None) -> bool:
     """Whether all tensors are float32 or all float64, in one device's memory, and nothing traces or wraps them."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
@@ -53,10 +53,10 @@ def _plain_memory(*tensors: Tensor | None) -> bool:
     dtype, device = present[0].dtype, present[0].device
     if dtype not in FLOATS or device.type not in DEVICES or torch.is_autocast_enabled(device.type):
         return False
-    return all(tensor.dtype == dtype and tensor.device == device and _has_memory(tensor) for tensor in present)
+    return all(tensor.dtype == dtype and tensor.device == device and has_memory(tensor) for tensor in present)
 
 
-def _has_memory(tensor: Tensor) -> bool:
+def has_memory(tensor: Tensor) -> bool:
     """Whether a tensor is an array in memory: not batched by vmap, not fake."""
     try:
         tensor.data_ptr()
@@ -85,7 +85,7 @@ class _StackedLinear(torch.autograd.Function):
         (delta,) = deltas
         inputs, weight, source = ctx.saved_tensors
         wants_inputs, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        if torch.is_grad_enabled() or not _has_memory(delta):
+        if torch.is_grad_enabled() or not has_memory(delta):
             by_inputs, by_bias = plain.stacked_linear_backward(
                 delta, inputs, weight, source, ctx.rectify, wants_inputs, wants_bias
             )
