@@ -26,7 +26,7 @@ from .results import RESULTS, Row, append, markdown, mean_and_error, missing, re
 from .settings import SETTINGS
 
 LATE = {"group_epochs": 1, "warmup": "auto"}
-DEFAULT = {**LATE, "refit_heads": True, "compose_branches": True, "centre": "auto"}
+DEFAULT = {**LATE, "refit_heads": True, "compose_branches": True, "merged_gradient": "root", "centre": "auto"}
 VARIANTS: dict[str, dict[str, Any] | None] = {
     "mtl": None,
     "paper": {},
@@ -35,12 +35,14 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     "late": LATE,
     "refit, late": {"refit_heads": True, **LATE},
     "mean step": {"merged_gradient": "mean"},
+    "root step": {"merged_gradient": "root"},
     "stable": {"stable_epochs": 2},
     "validated": {"validate_merges": 3},
     "centre": {"centre": True},
     "default": DEFAULT,
     "default, late gradients": {**DEFAULT, "group_epochs": 0},
     "default, mean step": {**DEFAULT, "merged_gradient": "mean"},
+    "default, sum step": {**DEFAULT, "merged_gradient": "sum"},
     "default, stable": {**DEFAULT, "group_epochs": 3, "stable_epochs": 2},
     "default, validated": {**DEFAULT, "validate_merges": 3},
 }

@@ -283,7 +283,7 @@ def test_missing_validation_losses_are_an_error(given):
     ("options", "message"),
     [
         ({"preset": "best"}, "unknown preset 'best'; choose from paper, default"),
-        ({"merged_gradient": "max"}, "merged_gradient is 'sum' or 'mean', not 'max'"),
+        ({"merged_gradient": "max"}, "merged_gradient is 'sum', 'root' or 'mean', not 'max'"),
         ({"refit_heads": 1}, "refit_heads is True or False, not 1"),
         ({"compose_branches": "yes"}, "compose_branches is True or False, not 'yes'"),
         ({"centre": "always"}, "centre is True, False or 'auto', not 'always'"),

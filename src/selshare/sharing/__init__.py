@@ -15,7 +15,7 @@ from .refit import refit_heads
 from .selective import SelectiveSharing
 from .settings import PRESETS
 from .sketched_capture import SketchedCapture
-from .step_size import MeanGradient
+from .step_size import MergedGradient
 
 __all__ = [
     "CRITERIA",
@@ -30,8 +30,8 @@ __all__ = [
     "FreeCapture",
     "GradientCapture",
     "Lock",
-    "MeanGradient",
     "MergePlan",
+    "MergedGradient",
     "SGDRule",
     "SelectiveSharing",
     "SharingEvent",

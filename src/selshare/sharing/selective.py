@@ -25,7 +25,7 @@ from .names import event_arrays, merged_names, names_by_branch, shared_groups, w
 from .plan import MergePlan, branch_losses, origins_of, plan_merges, plans_to
 from .recent import RecentShared
 from .settings import AUTO, check_settings, resolve, warmup_epochs
-from .step_size import MeanGradient
+from .step_size import MergedGradient
 from .trial import Trial, barred, begin_trials, undo
 
 
@@ -93,8 +93,8 @@ class SelectiveSharing:
     refit_rows
         On how many of the epoch's last training samples; their shared representations are held until the lock.
     merged_gradient
-        What a branch of several tasks learns from: the ``"sum"`` of its tasks' gradients, or their ``"mean"``: see
-        :class:`MeanGradient`. In force as long as the sharing is attached. (Paper: ``"sum"``.)
+        What a branch of n tasks learns from: the ``"sum"`` of its tasks' gradients, that by ``√n`` (``"root"``), or
+        their ``"mean"``: see :class:`MergedGradient`. In force as long as the sharing is attached. (Paper: ``"sum"``.)
     group_epochs
         0: cluster every epoch's gradients by themselves, and merge each time. Otherwise cluster the gradients of the
         first so many epochs together, once, and merge these groups when ``warmup`` is over, once: group early,
@@ -193,7 +193,7 @@ class SelectiveSharing:
         self._apart: list[tuple[tuple[int, ...], ...]] = []
         self._grouping = Grouping(self.settings["group_epochs"], self.settings["stable_epochs"])
         self._recent = RecentShared(refit_rows) if self.settings["refit_heads"] else None
-        self._mean_gradient = MeanGradient() if self.settings["merged_gradient"] == "mean" else None
+        self._merged_gradient = MergedGradient(self.settings["merged_gradient"])
 
     @property
     def locked(self) -> bool:
@@ -263,16 +263,14 @@ class SelectiveSharing:
         if not self.locked:
             self._check_enough(whole.branches)
             self._start_watching(model, optimizers, scaler)
-        if self._mean_gradient is not None:
-            self._mean_gradient.start(model)
+        self._merged_gradient.start(model)
         self._model, self._optimizers = model, optimizers
         return self
 
     def detach(self) -> None:
         """Stop watching: the model keeps its branches and nothing of the sharing. Does nothing if not attached."""
         self._stop_watching()
-        if self._mean_gradient is not None:
-            self._mean_gradient.stop()
+        self._merged_gradient.stop()
         self._model, self._optimizers = None, ()
 
     def end_epoch(self, validation_losses: Mapping[str, float] | Tensor | None = None) -> SharingEvent:
@@ -537,8 +535,7 @@ class SelectiveSharing:
         """Start the next epoch's capture anew, or let go of what is no longer needed."""
         if self._recent is not None:
             self._recent.reset()
-        if self._mean_gradient is not None:
-            self._mean_gradient.refresh()
+        self._merged_gradient.refresh()
         if self.locked:
             self._stop_watching()
         elif self._grouping.final:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..kernels.checks import is_one_of, require_share
 from .capture import check_capture
 from .embed import check_method
 from .plan import check_rule
+from .step_size import POWERS
 
 AUTO = "auto"
 AUTO_EPOCHS, AUTO_STEPS = 10, 300
@@ -28,7 +29,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "default": {
         "refit_heads": True,
         "compose_branches": True,
-        "merged_gradient": "sum",
+        "merged_gradient": "root",
         "group_epochs": 1,
         "stable_epochs": 0,
         "warmup": AUTO,
@@ -88,7 +89,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     check_method(settings["embedding"])
     check_capture(settings["capture"])
     _check_choice(settings, "cluster_selection_method", ("eom", "leaf"))
-    _check_choice(settings, "merged_gradient", ("sum", "mean"))
+    _check_choice(settings, "merged_gradient", tuple(POWERS))
     require_share(settings["relative_error"], "relative_error")
     for name in ("refit_heads", "compose_branches"):
         if not isinstance(settings[name], bool):
@@ -109,7 +110,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         )
 
 
-def _check_choice(settings: Mapping[str, Any], name: str, choices: tuple[str, str]) -> None:
-    """Raise unless a setting is one of two words."""
+def _check_choice(settings: Mapping[str, Any], name: str, choices: Sequence[str]) -> None:
+    """Raise unless a setting is one of some words."""
     if not is_one_of(settings[name], choices):
-        raise ValueError(f"{name} is {choices[0]!r} or {choices[1]!r}, not {settings[name]!r}.")
+        *others, last = map(repr, choices)
+        raise ValueError(f"{name} is {', '.join(others)} or {last}, not {settings[name]!r}.")
