@@ -25,7 +25,7 @@ from selshare.training.methods import build_model, make_optimizer, make_schedule
 from .results import RESULTS, Row, append, markdown, mean_and_error, missing, read
 from .settings import SETTINGS
 
-LATE = {"group_epochs": 1, "warmup": "auto"}
+LATE = {"group_epochs": "auto", "warmup": "auto"}
 DEFAULT = {**LATE, "refit_heads": True, "compose_branches": True, "merged_gradient": "root", "centre": "auto"}
 VARIANTS: dict[str, dict[str, Any] | None] = {
     "mtl": None,
@@ -40,10 +40,11 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     "validated": {"validate_merges": 3},
     "centre": {"centre": True},
     "default": DEFAULT,
+    "default, first epoch": {**DEFAULT, "group_epochs": 1},
     "default, late gradients": {**DEFAULT, "group_epochs": 0},
     "default, mean step": {**DEFAULT, "merged_gradient": "mean"},
     "default, sum step": {**DEFAULT, "merged_gradient": "sum"},
-    "default, stable": {**DEFAULT, "group_epochs": 3, "stable_epochs": 2},
+    "default, stable": {**DEFAULT, "stable_epochs": 2},
     "default, validated": {**DEFAULT, "validate_merges": 3},
 }
 

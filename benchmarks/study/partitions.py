@@ -5,7 +5,7 @@
 
 All partitions of a data set have the same sizes, and merge when the default method merges, in its way. *alike* and
 *unlike* are, of many random ones, the partitions whose tasks had the most and the least similar gradients in the first
-epoch; *planted* are the true groups; the others are drawn at random. Data stay the same, repeats differ in initial
+epochs; *planted* are the true groups; the others are drawn at random. Data stay the same, repeats differ in initial
 weights and order. A one-way analysis of variance then says what part of the differences is the partition's.
 """
 
@@ -55,7 +55,7 @@ def _run_missing(name: str, random: int, repeats: int) -> None:
     todo = list(missing(read(PATH), wanted, ("setting", "partition", "repeat")))
     if not todo:
         return
-    distances = first_epoch_distances(problem)
+    distances = early_distances(problem)
     partitions = choose(problem, SIZES[name], distances, random)
     for _, partition, repeat in todo:
         row = run(problem, partitions[partition], repeat)
@@ -72,12 +72,12 @@ def _problem(name: str) -> Problem:
     return replace(problem, recipe=replace(problem.recipe, epochs=60))
 
 
-def first_epoch_distances(problem: Problem) -> NDArray[np.float64]:
-    """Distances ``(T, T)`` between the tasks' embedded gradients, as the default method sees them after an epoch."""
-    sharing = SelectiveSharing(warmup=1, capture="free")
+def early_distances(problem: Problem) -> NDArray[np.float64]:
+    """Distances ``(T, T)`` between the tasks' embedded gradients of five epochs, as the default method sees them."""
+    sharing = SelectiveSharing(warmup=5, capture="free")
     model = build_model(problem, 0)
-    Trainer(model, make_optimizer(problem.recipe), sharing, progress=False).fit(problem.train, epochs=1)
-    embedding = sharing.events[0].embedding
+    Trainer(model, make_optimizer(problem.recipe), sharing, progress=False).fit(problem.train, epochs=5)
+    embedding = sharing.events[-1].embedding
     assert embedding is not None
     return torch.cdist(embedding.double(), embedding.double()).numpy()
 

@@ -18,7 +18,7 @@ def problem():
 
 def test_partitions_have_the_sizes_asked_for_and_are_what_their_names_say() -> None:
     chosen_problem = problem()
-    distances = partitions.first_epoch_distances(chosen_problem)
+    distances = partitions.early_distances(chosen_problem)
     assert distances.shape == (8, 8)
     chosen = partitions.choose(chosen_problem, (4, 4), distances, random=3)
     assert list(chosen) == ["alike", "unlike", "random 0", "random 1", "random 2", "planted"]

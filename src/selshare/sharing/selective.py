@@ -24,7 +24,7 @@ from .merge import Optimizers, as_optimizers
 from .names import event_arrays, merged_names, names_by_branch, shared_groups, who
 from .plan import MergePlan, branch_losses, origins_of, plan_merges, plans_to
 from .recent import RecentShared
-from .settings import AUTO, check_settings, resolve, warmup_epochs
+from .settings import AUTO, check_settings, group_epochs_of, resolve, warmup_epochs
 from .step_size import MergedGradient
 from .trial import Trial, barred, begin_trials, undo
 
@@ -98,7 +98,7 @@ class SelectiveSharing:
     group_epochs
         0: cluster every epoch's gradients by themselves, and merge each time. Otherwise cluster the gradients of the
         first so many epochs together, once, and merge these groups when ``warmup`` is over, once: group early,
-        merge late. Between the two nothing is captured. (Paper: 0.)
+        merge late. Between the two nothing is captured. ``"auto"``: 5, but no more than the warm-up. (Paper: 0.)
     stable_epochs
         Merge only groups that have stayed the same, up to an adjusted Rand index of .9, in that many clusterings
         after their first. With ``group_epochs`` grouping ends as soon as they have. (Paper: 0.)
@@ -148,7 +148,7 @@ class SelectiveSharing:
         compose_branches: bool | None = None,
         refit_rows: int = 1024,
         merged_gradient: str | None = None,
-        group_epochs: int | None = None,
+        group_epochs: int | str | None = None,
         stable_epochs: int | None = None,
         validate_merges: int | None = None,
         centre: bool | str | None = None,
@@ -191,7 +191,7 @@ class SelectiveSharing:
         self._warmup = 0  # known at attach()
         self._trials: list[Trial] = []
         self._apart: list[tuple[tuple[int, ...], ...]] = []
-        self._grouping = Grouping(self.settings["group_epochs"], self.settings["stable_epochs"])
+        self._grouping = Grouping(0, self.settings["stable_epochs"])  # how many epochs is known at attach()
         self._recent = RecentShared(refit_rows) if self.settings["refit_heads"] else None
         self._merged_gradient = MergedGradient(self.settings["merged_gradient"])
 
@@ -259,6 +259,9 @@ class SelectiveSharing:
         whole = self._epoch_end.whole(model)
         _check_left(self.plans, whole)
         self._warmup = warmup_epochs(self.settings["warmup"], epochs, steps)
+        self._grouping.group_epochs = group_epochs_of(
+            self.settings["group_epochs"], self._warmup, self.settings["stable_epochs"]
+        )
         self._lock.check(whole.assignment)
         if not self.locked:
             self._check_enough(whole.branches)

@@ -14,6 +14,7 @@ from .step_size import POWERS
 
 AUTO = "auto"
 AUTO_EPOCHS, AUTO_STEPS = 10, 300
+AUTO_GROUP_EPOCHS = 5
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
@@ -30,7 +31,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "refit_heads": True,
         "compose_branches": True,
         "merged_gradient": "root",
-        "group_epochs": 1,
+        "group_epochs": AUTO,
         "stable_epochs": 0,
         "warmup": AUTO,
         "validate_merges": 0,
@@ -83,6 +84,16 @@ def warmup_epochs(warmup: int | str, epochs: int | None, steps: int | None) -> i
     return enough if epochs is None else min(enough, epochs // 3)
 
 
+def group_epochs_of(wanted: int | str, warmup: int, stable_epochs: int) -> int:
+    """Epochs whose gradients are clustered together: as given, or for ``"auto"`` 5.
+
+    ``"auto"`` is no more than the ``warmup``, and enough for ``stable_epochs``.
+    """
+    if isinstance(wanted, int):
+        return wanted
+    return max(1, stable_epochs + 1, min(AUTO_GROUP_EPOCHS, warmup))
+
+
 def check_settings(settings: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` on a setting that is unknown or out of range."""
     check_rule(settings["merge"])
@@ -98,15 +109,16 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise ValueError(f"centre is True, False or {AUTO!r}, not {settings['centre']!r}.")
     for name, lowest in _LEAST.items():
         value = settings[name]
-        if (name == "max_rank" and value is None) or (name == "warmup" and is_one_of(value, (AUTO,))):
+        if (name == "max_rank" and value is None) or (name in ("warmup", "group_epochs") and is_one_of(value, (AUTO,))):
             continue
         if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= _MOST:
             shown = value if not isinstance(value, int) or abs(value) <= _MOST else "one of more than 63 bits"
             raise ValueError(f"{name} must be a whole number, at least {lowest}; it is {shown!r}.")
-    if settings["group_epochs"] and settings["stable_epochs"] >= settings["group_epochs"]:
+    most = settings["group_epochs"]
+    if most and most != AUTO and settings["stable_epochs"] >= most:
         raise ValueError(
             f"stable_epochs={settings['stable_epochs']} needs {settings['stable_epochs'] + 1} clusterings, but "
-            f"group_epochs={settings['group_epochs']} allows only as many as that; raise group_epochs."
+            f"group_epochs={most} allows only as many as that; raise group_epochs."
         )
 
 
