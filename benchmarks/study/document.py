@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from . import ablation, accuracy, clustered, partitions, planted, regions
+from . import ablation, accuracy, clustered, early, partitions, planted, regions
 from .results import RESULTS, Row, read
 from .settings import SETTINGS
 
@@ -33,6 +33,8 @@ def content(name: str) -> str:
         return regions.table(read(RESULTS / "regions.jsonl"))
     if name == "partitions":
         return partitions.table(read(partitions.PATH)) or "Not run yet."
+    if name == "early":
+        return early.table(read(early.PATH))
     if name == "clustered":
         return clustered.table(read(clustered.PATH))
     if name.startswith("ablation-"):

@@ -76,6 +76,25 @@ def test_group_early_merge_late():
     assert not model.bank.first_weight._backward_hooks
 
 
+@pytest.mark.parametrize(
+    ("epochs", "options", "expected"),
+    [
+        (30, {}, 5),
+        (9, {}, 3),  # the warm-up is a third
+        (2, {}, 1),
+        (30, {"warmup": 2}, 2),
+        (9, {"stable_epochs": 4}, 5),
+        (30, {"group_epochs": 7}, 7),
+    ],
+)
+def test_by_default_the_first_five_epochs_are_clustered_or_those_of_the_warm_up(epochs, options, expected):
+    model, optimizer, sharing = start(preset="default", **options)
+    sharing.detach()
+    sharing.attach(model, optimizer, epochs=epochs, steps=200)
+    run(expected + 1, sharing, model, optimizer)
+    assert [event.embedding is not None for event in sharing.events] == [True] * expected + [False]
+
+
 def test_final_groups_merge_once_and_lock_though_a_task_is_left():
     model, optimizer, sharing = start(criterion=scripted(GROUPED), group_epochs=1)
     assert run(2, sharing, model, optimizer) == [3, 3]
