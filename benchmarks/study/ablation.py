@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 
-from selshare import SelectiveSharing, Trainer
+from selshare import SelectiveSharing
 from selshare.data import Problem
 from selshare.training.evaluation import evaluate
-from selshare.training.methods import build_model, make_optimizer, make_scheduler
+from selshare.training.methods import build_model
 
+from .methods import fit
 from .results import RESULTS, Row, append, markdown, mean_and_error, missing, read
 from .settings import SETTINGS
 
@@ -87,18 +88,7 @@ def run(problem: Problem, options: dict[str, Any] | None, seed: int) -> Row:
     started = time.perf_counter()
     sharing = None if options is None else SelectiveSharing(preset="paper", capture="free", seed=seed, **options)
     model = build_model(problem, seed)
-    recipe = problem.recipe
-    optimizer = make_optimizer(recipe)(model.parameters())
-    trainer = Trainer(
-        model,
-        optimizer,
-        sharing,
-        scheduler=make_scheduler(recipe, optimizer, recipe.epochs),
-        batch_size=recipe.batch_size,
-        seed=seed,
-        progress=False,
-    )
-    history = trainer.fit(problem.train, problem.validation, recipe.epochs)
+    history, _ = fit(problem, model, sharing, seed)
     tested = evaluate(model, problem.test)
     return {
         "mean_metric": tested.mean_metric,
@@ -107,7 +97,7 @@ def run(problem: Problem, options: dict[str, Any] | None, seed: int) -> Row:
         "merged_at": [event.epoch for event in history.events if event.merged],
         "groups": [list(names) for names in (sharing.events[-1].groups if sharing else ())],
         "best_epoch": history.best_epoch,
-        "epochs": recipe.epochs,
+        "epochs": problem.recipe.epochs,
         "curve": [record.mean_metric for record in history.epochs],
         "branch_curve": [record.branches for record in history.epochs],
         "seconds": time.perf_counter() - started,

@@ -20,7 +20,7 @@ import torch
 from selshare.data import Problem
 
 from . import methods as study_methods
-from .results import RESULTS, Row, append, markdown, mean_and_error, missing, read
+from .results import RESULTS, Row, append, markdown, mean_and_error, missing, plus_minus, read
 from .settings import SETTINGS
 
 FIRST = ("mtl", "default", "chance", "paper", "paper-chance", "hard")
@@ -84,9 +84,9 @@ def _line(name: str, by_method: dict[str, dict[int, Row]]) -> list[str]:
     return [
         name,
         str(len(every)),
-        _plus_minus([row["mean_metric"] for row in every]),
-        "–" if name == "mtl" or not differences else _plus_minus(differences, sign="+"),
-        _plus_minus([row["test_loss"] for row in every]),
+        plus_minus([row["mean_metric"] for row in every]),
+        "–" if name == "mtl" or not differences else plus_minus(differences, sign="+"),
+        plus_minus([row["test_loss"] for row in every]),
         "–" if name == "stl" else f"{mean_and_error(row['branches'] for row in every)[0]:.1f}",
         f"{100 * mean_and_error(shares)[0]:.0f} %" if shares else "–",
         f"{every[0]['steps']:,}",
@@ -100,11 +100,6 @@ def _late_gain(row: Row) -> float:
     values = row["curve"]["mean_metric"]
     cut = len(values) - max(len(values) // 4, 1)
     return max(values) - max(values[:cut])
-
-
-def _plus_minus(values: list[float], sign: str = "") -> str:
-    mean, error = mean_and_error(values)
-    return f"{mean:{sign}.4f}" + (f" ± {error:.4f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

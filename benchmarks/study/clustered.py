@@ -30,7 +30,7 @@ from sklearn.metrics import adjusted_rand_score
 from torch import Tensor, nn
 
 from selshare import SelectiveSharing
-from selshare.data import Problem, Recipe, load
+from selshare.data import Problem
 from selshare.objectives import pack_targets, task_losses, weighted_sum
 from selshare.sharing import ClusterSettings, embed
 from selshare.sharing.criteria import cluster_branches, find_criterion
@@ -39,7 +39,7 @@ from selshare.training.batches import as_loader
 from selshare.training.methods import build_model, make_optimizer
 
 from . import methods as study_methods
-from .planted import FEATURES, GROUPS, SAMPLES, TASKS, dense_trunk, planted_groups
+from .planted import alone, planted_groups, small_problem
 from .results import RESULTS, Row, append, markdown, mean_and_error, missing, read
 from .settings import SETTINGS
 
@@ -86,7 +86,7 @@ def groups(name: str, seed: int) -> list[Row]:
         row: Row = {"setting": name, "seed": seed, "way": way, "epochs": 0, "groups": found}
         row["branches"] = len(found) + int((labels == -1).sum())
         if problem.groups is not None:
-            row["adjusted_rand"] = float(adjusted_rand_score(planted_groups(problem), _alone(labels)))
+            row["adjusted_rand"] = float(adjusted_rand_score(planted_groups(problem), alone(labels)))
         rows.append(row)
     return rows
 
@@ -139,18 +139,9 @@ def _labels(gradient: Tensor, way: str, seed: int) -> np.ndarray:
     return labels.numpy()
 
 
-def _alone(labels: np.ndarray) -> np.ndarray:
-    """Every task in no cluster gets one of its own."""
-    labels, alone = labels.copy(), labels < 0
-    labels[alone] = labels.max(initial=-1) + 1 + np.arange(alone.sum())
-    return labels
-
-
 def _problem(name: str, seed: int, epochs: int) -> Problem:
     if name == "planted":
-        size = {"tasks": TASKS, "groups": GROUPS, "samples": SAMPLES, "features": FEATURES}
-        problem = load("synthetic", relatedness=0.5, seed=seed, **size)
-        return replace(problem, make_trunk=dense_trunk, recipe=Recipe(epochs=epochs))
+        return small_problem(0.5, seed, epochs)
     problem = SETTINGS[name].build(seed)
     return replace(problem, recipe=replace(problem.recipe, epochs=epochs))
 

@@ -16,14 +16,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from sklearn.metrics import adjusted_rand_score
 
 from selshare import SelectiveSharing
-from selshare.data import Problem, Recipe, load
+from selshare.data import Problem
+from selshare.training.methods import build_model
 
 from . import methods as study_methods
-from .planted import FEATURES, GROUPS, SAMPLES, TASKS, dense_trunk, planted_groups
+from .planted import alone, planted_groups, small_problem
 from .results import RESULTS, Row, append, markdown, mean_and_error, missing, read
 from .settings import SETTINGS
 
@@ -51,30 +51,16 @@ def main() -> None:
 
 def _problem(name: str, seed: int) -> Problem:
     """Twelve epochs and one that nothing is grouped by; the rate is that of a training many times as long."""
-    if name == LOOSE:
-        made = load(
-            "synthetic", tasks=TASKS, groups=GROUPS, samples=SAMPLES, features=FEATURES, relatedness=0.5, seed=seed
-        )
-        made = replace(made, make_trunk=dense_trunk, recipe=Recipe())
-    else:
-        made = SETTINGS[name].build(seed)
+    made = small_problem(0.5, seed, EPOCHS + 1) if name == LOOSE else SETTINGS[name].build(seed)
     return replace(made, recipe=replace(made.recipe, epochs=EPOCHS + 1, schedule="constant"))
 
 
 def groups(problem: Problem, seed: int) -> Row:
     """The branch of each task after each epoch, and the planted groups where there are any."""
     sharing = SelectiveSharing(capture="free", seed=seed, group_epochs=EPOCHS, warmup=EPOCHS + 1)
-    study_methods.fit(problem, study_methods.build_model(problem, seed), sharing, seed)
+    study_methods.fit(problem, build_model(problem, seed), sharing, seed)
     found = [alone(np.asarray(event.labels)).tolist() for event in sharing.events[:EPOCHS]]
     return {"labels": found, "planted": None if problem.groups is None else planted_groups(problem)}
-
-
-def alone(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Noise is a group of its own for each."""
-    noise = labels < 0
-    result = labels.copy()
-    result[noise] = labels.max(initial=-1) + 1 + np.arange(noise.sum())
-    return result
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -25,7 +25,7 @@ from selshare.data import Problem, load
 from selshare.training.methods import build_model, make_optimizer
 
 from . import methods as study_methods
-from .results import RESULTS, Row, append, markdown, mean_and_error, missing, read
+from .results import RESULTS, Row, append, markdown, missing, plus_minus, read
 from .settings import SETTINGS
 
 SIZES = {"fashion-2000": (4, 3, 3), "digits": (4, 3, 3), "glyphs": (3, 2, 2), "planted": (8, 8, 8, 8, 8)}
@@ -136,9 +136,9 @@ def table(rows: Sequence[Row]) -> str:
                 name,
                 "test loss per task" if by_loss else "mean metric",
                 f"{len(drawn)} × {min(map(len, drawn.values()))}",
-                _figure([np.mean(values) for values in drawn.values()]),
-                *(_figure(figure[partition]) if partition in figure else "–" for partition in ("alike", "unlike")),
-                _figure(figure["planted"]) if "planted" in figure else "–",
+                plus_minus([np.mean(values) for values in drawn.values()]),
+                *(plus_minus(figure[partition]) if partition in figure else "–" for partition in ("alike", "unlike")),
+                plus_minus(figure["planted"]) if "planted" in figure else "–",
                 f"{noise:.4f}",
                 f"{between:.4f}",
                 f"{chance:.2g}",
@@ -160,11 +160,6 @@ def variance_parts(groups: Sequence[Sequence[float]]) -> tuple[float, float, flo
     outside = size * float(np.var([np.mean(values) for values in groups], ddof=1))
     p_value = float(stats.f_oneway(*groups).pvalue)
     return float(np.sqrt(inside)), float(np.sqrt(max(0.0, (outside - inside) / size))), p_value
-
-
-def _figure(values: Sequence[float]) -> str:
-    mean, error = mean_and_error(values)
-    return f"{mean:.4f} ± {error:.4f}"
 
 
 if __name__ == "__main__":

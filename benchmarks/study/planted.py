@@ -40,7 +40,7 @@ from selshare.training.batches import as_loader
 from selshare.training.methods import build_model, make_optimizer
 
 from . import methods as study_methods
-from .results import RESULTS, Row, append, markdown, mean_and_error, missing, read
+from .results import RESULTS, Row, append, markdown, mean_and_error, missing, plus_minus, read
 
 SCALE = {"200 tasks in 10": (200, 10, 2_000), "1,000 tasks in 50": (1_000, 50, 2_000)}
 SCALE_METHODS = ("mtl", "default", "oracle", "chance", "paper", "paper-chance", "hard")
@@ -100,16 +100,7 @@ def run_relatedness(seeds: int) -> None:
 
 def agreements(relatedness: float, seed: int) -> dict[str, float]:
     """The adjusted Rand index of each way to group, after one epoch unmerged."""
-    problem = load(
-        "synthetic",
-        tasks=TASKS,
-        groups=GROUPS,
-        samples=SAMPLES,
-        features=FEATURES,
-        relatedness=relatedness,
-        seed=seed,
-    )
-    problem = replace(problem, make_trunk=dense_trunk, recipe=Recipe(epochs=1))
+    problem = small_problem(relatedness, seed, epochs=1)
     truth = planted_groups(problem)
     rows, _ = _embedding(problem, seed, centre=False)
     affinity = tag_affinities(problem, seed)
@@ -124,6 +115,13 @@ def agreements(relatedness: float, seed: int) -> dict[str, float]:
     return {way: float(adjusted_rand_score(truth, labels)) for way, labels in found.items()}
 
 
+def small_problem(relatedness: float, seed: int, epochs: int) -> Problem:
+    """Forty tasks in five groups behind a trunk of one layer."""
+    size = {"tasks": TASKS, "groups": GROUPS, "samples": SAMPLES, "features": FEATURES}
+    problem = load("synthetic", relatedness=relatedness, seed=seed, **size)
+    return replace(problem, make_trunk=dense_trunk, recipe=Recipe(epochs=epochs))
+
+
 def dense_trunk() -> nn.Sequential:
     """One layer of as many units as there are features."""
     return nn.Sequential(nn.Linear(FEATURES, FEATURES), nn.ReLU())
@@ -136,10 +134,14 @@ def _embedding(problem: Problem, seed: int, centre: bool | str) -> tuple[NDArray
     Trainer(model, make_optimizer(problem.recipe), sharing, seed=seed, progress=False).fit(problem.train, epochs=1)
     event = sharing.events[0]
     assert event.embedding is not None
-    labels = np.asarray(event.labels)
-    alone = labels < 0
-    labels[alone] = labels.max(initial=-1) + 1 + np.arange(alone.sum())
-    return event.embedding.double().numpy(), labels
+    return event.embedding.double().numpy(), alone(np.asarray(event.labels))
+
+
+def alone(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Labels in which every task of no cluster has one of its own."""
+    result, noise = labels.copy(), labels < 0
+    result[noise] = labels.max(initial=-1) + 1 + np.arange(noise.sum())
+    return result
 
 
 def tag_affinities(problem: Problem, seed: int) -> NDArray[np.float64]:
@@ -208,9 +210,9 @@ def scale_table(rows: Sequence[Row]) -> str:
                     size,
                     method,
                     str(len(own)),
-                    "–" if method in ("mtl", "hard") else _figure([row["adjusted_rand"] for row in own]),
-                    _figure([row["test_loss"] / tasks for row in own]),
-                    "–" if method == "mtl" or not less else _figure(less, "+"),
+                    "–" if method in ("mtl", "hard") else plus_minus([row["adjusted_rand"] for row in own]),
+                    plus_minus([row["test_loss"] / tasks for row in own]),
+                    "–" if method == "mtl" or not less else plus_minus(less, "+"),
                     f"{mean_and_error(row['branches'] for row in own)[0]:.1f}",
                     f"{100 * mean_and_error(share)[0]:.1f} %" if share else "–",
                     f"{own[0]['steps']:,}",
@@ -226,14 +228,9 @@ def relatedness_table(rows: Sequence[Row]) -> str:
     lines = []
     for relatedness in sorted({row["relatedness"] for row in rows}):
         own = [row["agreement"] for row in rows if row["relatedness"] == relatedness]
-        figures = [_figure([agreement[way] for agreement in own], digits=2) for way in WAYS]
+        figures = [plus_minus([agreement[way] for agreement in own], digits=2) for way in WAYS]
         lines.append([f"{relatedness:g}", str(len(own)), *figures])
     return markdown(["relatedness", "seeds", *WAYS], lines)
-
-
-def _figure(values: Sequence[float], sign: str = "", digits: int = 4) -> str:
-    mean, error = mean_and_error(values)
-    return f"{mean:{sign}.{digits}f}" + (f" ± {error:.{digits}f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

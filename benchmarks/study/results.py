@@ -49,6 +49,13 @@ def mean_and_error(values: Iterable[float]) -> tuple[float, float]:
     return mean, math.sqrt(variance / len(values))
 
 
+def plus_minus(values: Iterable[float], sign: str = "", digits: int = 4) -> str:
+    """Mean ± standard error; the value alone where there is one."""
+    values = list(values)
+    mean, error = mean_and_error(values)
+    return f"{mean:{sign}.{digits}f}" + (f" ± {error:.{digits}f}" if len(values) > 1 else "")
+
+
 def markdown(header: list[str], lines: Iterable[list[str]]) -> str:
     """A Markdown table."""
     rows = [header, ["---"] * len(header), *lines]
