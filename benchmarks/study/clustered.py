@@ -34,12 +34,12 @@ from selshare.data import Problem
 from selshare.objectives import pack_targets, task_losses, weighted_sum
 from selshare.sharing import ClusterSettings, embed
 from selshare.sharing.criteria import cluster_branches, find_criterion
-from selshare.sharing.grouping import one_holds_most
+from selshare.sharing.grouping import noise_apart, one_holds_most
 from selshare.training.batches import as_loader
 from selshare.training.methods import build_model, make_optimizer
 
 from . import methods as study_methods
-from .planted import alone, planted_groups, small_problem
+from .planted import planted_groups, small_problem
 from .results import RESULTS, Row, append, markdown, mean_and_error, missing, read
 from .settings import SETTINGS
 
@@ -86,7 +86,7 @@ def groups(name: str, seed: int) -> list[Row]:
         row: Row = {"setting": name, "seed": seed, "way": way, "epochs": 0, "groups": found}
         row["branches"] = len(found) + int((labels == -1).sum())
         if problem.groups is not None:
-            row["adjusted_rand"] = float(adjusted_rand_score(planted_groups(problem), alone(labels)))
+            row["adjusted_rand"] = float(adjusted_rand_score(planted_groups(problem), noise_apart(labels)))
         rows.append(row)
     return rows
 

@@ -14,16 +14,16 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 from sklearn.metrics import adjusted_rand_score
 
 from selshare import SelectiveSharing
 from selshare.data import Problem
+from selshare.sharing.grouping import noise_apart
 from selshare.training.methods import build_model
 
 from . import methods as study_methods
-from .planted import alone, planted_groups, small_problem
+from .planted import planted_groups, small_problem
 from .results import RESULTS, Row, append, markdown, mean_and_error, missing, read
 from .settings import SETTINGS
 
@@ -59,7 +59,7 @@ def groups(problem: Problem, seed: int) -> Row:
     """The branch of each task after each epoch, and the planted groups where there are any."""
     sharing = SelectiveSharing(capture="free", seed=seed, group_epochs=EPOCHS, warmup=EPOCHS + 1)
     study_methods.fit(problem, build_model(problem, seed), sharing, seed)
-    found = [alone(np.asarray(event.labels)).tolist() for event in sharing.events[:EPOCHS]]
+    found = [noise_apart(event.labels).tolist() for event in sharing.events[:EPOCHS]]
     return {"labels": found, "planted": None if problem.groups is None else planted_groups(problem)}
 
 

@@ -26,13 +26,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from selshare import MultiTaskModel, SelectiveSharing, Trainer
+from selshare import MultiTaskModel, SelectiveSharing
 from selshare.data import Problem
 from selshare.sharing import CRITERIA, Clustering, ClusterSettings, MergePlan, apply
 from selshare.tasks import TaskLayout
 from selshare.training.evaluation import evaluate
 from selshare.training.history import EpochRecord, History
-from selshare.training.methods import build_model, make_optimizer, make_scheduler
+from selshare.training.methods import build_model, make_trainer
 from selshare.training.metrics import mean_metric
 from selshare.training.single_task import only_task
 
@@ -82,18 +82,9 @@ def fit(
     def tick(record: EpochRecord) -> None:
         clock.append(time.process_time())
 
-    optimizer = make_optimizer(problem.recipe)(model.parameters())
-    trainer = Trainer(
-        model,
-        optimizer,
-        sharing,
-        scheduler=make_scheduler(problem.recipe, optimizer, problem.recipe.epochs),
-        batch_size=problem.recipe.batch_size,
-        seed=seed,
-        select_by="metric",  # what the tables compare
-        callbacks=[tick],
-        progress=False,
-    )
+    # Weights of the best epoch by the metric: it is what the tables compare.
+    chosen: dict[str, Any] = {"seed": seed, "select_by": "metric", "callbacks": [tick], "progress": False}
+    trainer = make_trainer(problem, model, sharing, **chosen)
     history = trainer.fit(problem.train, problem.validation, problem.recipe.epochs)
     return history, [after - before for before, after in itertools.pairwise(clock)]
 

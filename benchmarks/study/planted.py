@@ -36,6 +36,7 @@ from torch.func import functional_call
 from selshare import SelectiveSharing, Trainer
 from selshare.data import Problem, Recipe, load
 from selshare.objectives import pack_targets, task_losses
+from selshare.sharing.grouping import noise_apart
 from selshare.training.batches import as_loader
 from selshare.training.methods import build_model, make_optimizer
 
@@ -134,14 +135,7 @@ def _embedding(problem: Problem, seed: int, centre: bool | str) -> tuple[NDArray
     Trainer(model, make_optimizer(problem.recipe), sharing, seed=seed, progress=False).fit(problem.train, epochs=1)
     event = sharing.events[0]
     assert event.embedding is not None
-    return event.embedding.double().numpy(), alone(np.asarray(event.labels))
-
-
-def alone(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Labels in which every task of no cluster has one of its own."""
-    result, noise = labels.copy(), labels < 0
-    result[noise] = labels.max(initial=-1) + 1 + np.arange(noise.sum())
-    return result
+    return event.embedding.double().numpy(), noise_apart(event.labels)
 
 
 def tag_affinities(problem: Problem, seed: int) -> NDArray[np.float64]:

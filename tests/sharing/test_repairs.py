@@ -11,7 +11,6 @@ from torch import nn
 from selshare.model import MultiTaskModel
 from selshare.optim import BankSGD
 from selshare.sharing import Clustering, SelectiveSharing, replay, trial
-from selshare.sharing.grouping import one_holds_most
 from selshare.tasks import Task
 from selshare.training import Trainer
 
@@ -355,13 +354,6 @@ def test_what_all_tasks_have_in_common_is_taken_out_where_it_drowns_their_groups
     (model.bank.first_weight * crowded(parted)).sum().backward()
     event = sharing.end_epoch()
     assert sorted(len(cluster) for cluster in event.clusters) == sizes
-
-
-def test_branches_left_alone_are_no_group_that_holds_most():
-    assert one_holds_most(torch.tensor([0, 0, 0, 1, 1]))
-    assert not one_holds_most(torch.tensor([0, 0, 0, 1, 1, 1]))
-    assert not one_holds_most(torch.tensor([0, 0, -1, -1, -1]))
-    assert not one_holds_most(torch.tensor([-1, -1, -1]))
 
 
 def test_what_is_chosen_wins_over_the_preset():

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from benchmarks.study import early
@@ -17,11 +16,6 @@ def test_groups_are_those_of_each_epoch() -> None:
     assert all(len(labels) == 12 and min(labels) >= 0 for labels in row["labels"])
     assert row["planted"] == [place for place in row["planted"] if place in (0, 1, 2)]
     assert early.agreement([row], early.EPOCHS) > 0.9
-
-
-def test_noise_is_alone() -> None:
-    assert early.alone(np.array([-1, 0, -1, 1, 0])).tolist() == [2, 0, 3, 1, 0]
-    assert early.alone(np.array([-1, -1])).tolist() == [0, 1]
 
 
 def test_agreement_is_of_pairs_of_seeds_or_with_the_truth() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from selshare.data import Recipe, load
-from selshare.training.methods import make_optimizer, make_scheduler, run_method
+from selshare.training.methods import build_model, make_optimizer, make_scheduler, make_trainer, run_method
 
 
 def test_a_cosine_falls_from_the_rate_to_zero() -> None:
@@ -34,3 +34,12 @@ def test_a_method_trains_by_its_recipes_schedule() -> None:
         losses[schedule] = torch.tensor([record.train_loss for record in run.history.epochs])
     assert losses["cosine"][0] == losses["constant"][0]
     assert losses["cosine"][2] > losses["constant"][2]  # the rate of the third epoch is a quarter
+
+
+def test_a_trainer_has_the_recipes_batches_rate_and_schedule() -> None:
+    problem = load("synthetic", tasks=4, groups=2, samples=200, features=8)
+    problem = replace(problem, recipe=Recipe(lr=0.3, momentum=0.0, batch_size=50, epochs=2, schedule="cosine"))
+    trainer = make_trainer(problem, build_model(problem, 0), epochs=4, seed=5, progress=False)
+    assert (trainer.batch_size, trainer.optimizer.param_groups[0]["lr"]) == (50, 0.3)
+    trainer.fit(problem.train, epochs=2)
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(0.15)  # half of the four epochs

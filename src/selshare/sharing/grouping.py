@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
@@ -101,14 +102,14 @@ def one_holds_most(labels: Tensor) -> bool:
     return bool(len(sizes)) and int(sizes.max()) > LARGEST * len(labels)
 
 
-def _agreement(one: tuple[int, ...], other: tuple[int, ...]) -> float:
+def noise_apart(labels: ArrayLike) -> NDArray[np.int64]:
+    """Cluster labels ``(G,)`` in which every noise point (-1) has one of its own, as it has a branch of its own."""
+    result = np.array(labels)
+    noise = result == NOISE
+    result[noise] = result.max(initial=NOISE) + 1 + np.arange(noise.sum())
+    return result
+
+
+def _agreement(one: ArrayLike, other: ArrayLike) -> float:
     """The adjusted Rand index of two clusterings; each noise point is a cluster by itself."""
-    return float(adjusted_rand_score(_partition(one), _partition(other)))
-
-
-def _partition(labels: tuple[int, ...]) -> np.ndarray[Any, Any]:
-    """Labels in which every noise point has one of its own."""
-    of = np.array(labels)
-    noise = of == NOISE
-    of[noise] = of.max(initial=0) + 1 + np.arange(noise.sum())
-    return of
+    return float(adjusted_rand_score(noise_apart(one), noise_apart(other)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
 
 from ..data import Problem, Recipe
 from ..model import MultiTaskModel
-from ..objectives import Objective, SaliencyRegularizer, TaskRelations
+from ..objectives import SaliencyRegularizer, TaskRelations
 from ..optim import BankAdam, BankAdamW, BankSGD
 from ..sharing import SelectiveSharing
 from ..tasks import TaskLayout
@@ -128,7 +128,9 @@ def run_method(
     options = {"capture": "free", "seed": seed, **(sharing_options or {})}
     sharing = None if parts.criterion is None else SelectiveSharing(parts.criterion, **options)
     objectives = make_objectives(problem, parts.objectives, objective_options)
-    history = _fit(problem, model, sharing, seed, epochs, method if progress else None, objectives)
+    shown = {"progress": progress, "title": method if progress else ""}
+    trainer = make_trainer(problem, model, sharing, epochs=epochs, objectives=objectives, seed=seed, **shown)
+    history = trainer.fit(problem.train, problem.validation, epochs)
     tested = evaluate(model, problem.test)
     result = _result(problem, method, seed, model, history, tested.metrics)
     learned = next((term.relations() for term in objectives if isinstance(term, SaliencyRegularizer)), None)
@@ -148,6 +150,31 @@ def build_model(problem: Problem, seed: int) -> MultiTaskModel:
         )
 
 
+def make_trainer(
+    problem: Problem,
+    model: MultiTaskModel,
+    sharing: SelectiveSharing | None = None,
+    *,
+    epochs: int | None = None,
+    **options: Any,
+) -> Trainer:
+    """A trainer by the problem's recipe: its optimizer, its rate over ``epochs``, its batches.
+
+    Parameters
+    ----------
+    problem, model, sharing
+        What is trained, and what merges its branches.
+    epochs
+        How long the rate's schedule is; the recipe's own number when ``None``.
+    options
+        Further arguments of :class:`selshare.Trainer`.
+    """
+    recipe = problem.recipe
+    optimizer = make_optimizer(recipe)(model.parameters())
+    scheduler = make_scheduler(recipe, optimizer, recipe.epochs if epochs is None else epochs)
+    return Trainer(model, optimizer, sharing, scheduler=scheduler, batch_size=recipe.batch_size, **options)
+
+
 def make_optimizer(recipe: Recipe) -> MakeOptimizer:
     """A function that builds the recipe's optimizer from parameters."""
     decay = recipe.weight_decay
@@ -160,31 +187,6 @@ def make_optimizer(recipe: Recipe) -> MakeOptimizer:
 def make_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer, epochs: int) -> LRScheduler | None:
     """The recipe's schedule over so many epochs, a step an epoch; ``None`` where the rate is constant."""
     return CosineAnnealingLR(optimizer, epochs) if recipe.schedule == "cosine" else None
-
-
-def _fit(
-    problem: Problem,
-    model: MultiTaskModel,
-    sharing: SelectiveSharing | None,
-    seed: int,
-    epochs: int,
-    title: str | None,
-    objectives: Sequence[Objective] = (),
-) -> History:
-    """Train by the problem's recipe; with a progress bar where it has a title."""
-    optimizer = make_optimizer(problem.recipe)(model.parameters())
-    trainer = Trainer(
-        model,
-        optimizer,
-        sharing,
-        objectives=objectives,
-        scheduler=make_scheduler(problem.recipe, optimizer, epochs),
-        batch_size=problem.recipe.batch_size,
-        seed=seed,
-        progress=title is not None,
-        title=title or "",
-    )
-    return trainer.fit(problem.train, problem.validation, epochs)
 
 
 def _result(
@@ -226,7 +228,8 @@ def _single_tasks(problem: Problem, seed: int, epochs: int, progress: bool) -> R
     for index in track(tasks, "stl, a network per task", console=Console(stderr=True), disable=not progress):
         single = only_task(problem, index)
         model = build_model(single, seed)
-        history = _fit(single, model, None, seed, epochs, None)
+        trainer = make_trainer(single, model, epochs=epochs, seed=seed, progress=False)
+        history = trainer.fit(single.train, single.validation, epochs)
         metrics |= evaluate(model, single.test).metrics
         parameters += model.parameter_count()
         branch_parameters += model.branch_parameter_count()
