@@ -14,6 +14,7 @@
 #include "cpu/sketch.hpp"
 #include "cpu/spanning_tree.hpp"
 #include "cpu/stacked_linear.hpp"
+#include "cpu/subnormals.hpp"
 #include "cpu/tensor_train.hpp"
 #include "cpu/weight_gradient.hpp"
 
@@ -260,4 +261,5 @@ PYBIND11_MODULE(_native, m) {
     m.def("forest", &forest, Unlocked());
     m.def("crossing_pairs_f32", &crossing_pairs<float>, Unlocked());
     m.def("crossing_pairs_f64", &crossing_pairs<double>, Unlocked());
+    m.def("set_subnormals_as_zero", &selshare::set_subnormals_as_zero, Unlocked());
 }

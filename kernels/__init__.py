@@ -11,6 +11,7 @@ from .reachability import core_distances, mutual_reachability
 from .sketch import SketchProjection, sketch_gradients
 from .spanning_tree import mutual_reachability_mst
 from .stacked_linear import LinearGradients, stacked_linear, stacked_linear_backward, weight_gradient
+from .subnormals import subnormals_as_zero
 from .svd import left_svd
 from .tensor_train import TensorTrain, tt_svd
 
@@ -35,6 +36,7 @@ __all__ = [
     "sketch_gradients",
     "stacked_linear",
     "stacked_linear_backward",
+    "subnormals_as_zero",
     "tt_svd",
     "use",
     "weight_gradient",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import partial
 
 import pytest
@@ -207,3 +208,34 @@ def test_a_task_whose_loss_overflows_is_named_or_its_steps_are_skipped() -> None
         )
     with pytest.raises(ValueError, match="on_nonfinite must be 'raise' or 'skip'"):
         Trainer(regressor(), on_nonfinite="ignore")
+
+
+class Spy(nn.Module):
+    """Notes whether numbers below the smallest of full precision count as zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.training_steps: list[bool] = []
+        self.evaluations: list[bool] = []
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        (self.training_steps if self.training else self.evaluations).append(sys.float_info.min * 0.5 == 0.0)
+        return inputs
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_steps_and_nothing_else_count_subnormals_as_zero(flush: bool) -> None:
+    spy, seen = Spy(), []
+    torch.manual_seed(0)
+    model = MultiTaskModel(spy, 4, (3,), [Task.binary("a"), Task.binary("b")])
+    data = TensorDataset(torch.randn(20, 4), torch.randint(2, (20, 2)).float())
+    trainer = Trainer(
+        model,
+        batch_size=10,
+        flush_subnormals=flush,
+        callbacks=[lambda record: seen.append(sys.float_info.min * 0.5 == 0.0)],
+        progress=False,
+    )
+    trainer.fit(data, data, epochs=2)
+    assert spy.training_steps == [flush] * 4
+    assert set(spy.evaluations) == set(seen) == {False}

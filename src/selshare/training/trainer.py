@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from ..distributed import ShardedModel, current_ranks
+from ..kernels import subnormals_as_zero
 from ..model import MultiTaskModel
 from ..objectives import NonFiniteLoss, Objective, check_finite_losses, pack_targets, weighted_sum
 from ..optim import BankAdam
@@ -68,6 +69,9 @@ class Trainer:
     average
         Decay of an exponential moving average of the weights, such as 0.999, which is then what is evaluated and kept;
         none, when ``None``. It starts anew at every merge, see :class:`WeightAverage`.
+    flush_subnormals
+        On the CPU, compute steps with numbers below the smallest of full precision counted as zero
+        (:func:`selshare.kernels.subnormals_as_zero`): once tasks are learned, steps take several times as long without.
     compile
         Compile forward, losses and backward with ``torch.compile``, each as one graph; anew when branches merge.
     batch_size
@@ -115,6 +119,7 @@ class Trainer:
         accumulate: int = 1,
         clip_norm: float | None = None,
         average: float | None = None,
+        flush_subnormals: bool = True,
         compile: bool = False,
         batch_size: int = 64,
         seed: int = 0,
@@ -166,6 +171,8 @@ class Trainer:
             self.optimizer, self._device.type, precision=precision, accumulate=accumulate, clip_norm=clip_norm
         )
         self._update.before_step = self._processes.before_step
+        on_cpu = self._device.type == "cpu"
+        self._arithmetic = subnormals_as_zero if flush_subnormals and on_cpu else nullcontext
         self._average = None if average is None else WeightAverage(self._processes.part(model), average)
         self._loss = torch.compile(_loss, fullgraph=True) if compile else _loss
         self.batch_size = batch_size
@@ -404,23 +411,33 @@ class Trainer:
         self.model.reset_loss_record()
         progress.start_epoch(loader)
         self._update.begin_epoch(steps_of(loader))
-        steps, failure = 0, None
+        steps: int = 0
+        failure: NonFiniteLoss | None = None
         for batch in self._processes.batches(loader):
-            self._update.begin_batch()
-            usable = True
-            try:
-                self._backward(batch)
-            except NonFiniteLoss as error:
-                if self.on_nonfinite == "raise":
-                    raise
-                skipped.update(error.tasks)
-                failure, usable = error, False
-            steps += self._stepped(self._update.end_batch(usable=usable))
+            with self._arithmetic():
+                stepped, skipping = self._step(batch)
+            steps += stepped
+            if skipping is not None:
+                skipped.update(skipping.tasks)
+                failure = skipping
             progress.step()
-        steps += self._stepped(self._update.end_epoch())
+        with self._arithmetic():
+            steps += self._stepped(self._update.end_epoch())
         if failure is not None and steps == 0:
             raise failure
         return self._recorded_loss()
+
+    def _step(self, batch: Batch) -> tuple[bool, NonFiniteLoss | None]:
+        """A batch's gradients, and the step if it is due: whether one was taken, and why the batch was skipped."""
+        self._update.begin_batch()
+        skipping = None
+        try:
+            self._backward(batch)
+        except NonFiniteLoss as error:
+            if self.on_nonfinite == "raise":
+                raise
+            skipping = error
+        return self._stepped(self._update.end_batch(usable=skipping is None)), skipping
 
     def _stepped(self, stepped: bool) -> bool:
         """What follows a step, if one was taken."""
