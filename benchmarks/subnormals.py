@@ -35,21 +35,23 @@ def measure(problem: Problem, epochs: tuple[int, ...]) -> list[dict[str, Any]]:
     for done, wanted in zip((0, *epochs), epochs, strict=False):
         trainer.fit(problem.train, epochs=wanted - done)
         spent: dict[bool, list[float]] = {True: [], False: []}
+        losses = set()
         for _ in range(ROUNDS):
             for flush, seconds in spent.items():
                 twin = _twin(problem, model, trainer, flush)
                 started = time.process_time()
-                twin.fit(problem.train, epochs=1)
+                history = twin.fit(problem.train, epochs=1)
                 seconds.append(time.process_time() - started)
-        shares = _share(problem, model)
-        rows.append({"epochs": wanted, "as zero": min(spent[True]), "kept": min(spent[False]), "subnormal": shares})
+                losses.add(history.epochs[0].train_loss)
+        row = {"epochs": wanted, "as zero": min(spent[True]), "kept": min(spent[False])}
+        rows.append({**row, "subnormal": _share(problem, model), "same loss": len(losses) == 1})
     return rows
 
 
 def _twin(problem: Problem, model: MultiTaskModel, trainer: Trainer, flush: bool) -> Trainer:
     """A trainer that goes on from a copy."""
     twin = make_trainer(problem, copy.deepcopy(model), flush_subnormals=flush, progress=False)
-    twin.optimizer.load_state_dict(trainer.optimizer.state_dict())
+    twin.optimizer.load_state_dict(copy.deepcopy(trainer.optimizer.state_dict()))
     return twin
 
 
@@ -77,7 +79,8 @@ def main() -> None:
         print(
             f"{arguments.setting}, after {row['epochs']} epochs: {row['as zero']:.2f} s an epoch, with subnormal "
             f"numbers {row['kept']:.2f} s, {row['kept'] / row['as zero']:.1f} times as long; "
-            f"{row['subnormal']:.1%} of the gradient is subnormal"
+            f"{row['subnormal']:.1%} of the gradient is subnormal; "
+            f"the losses are {'the same to the bit' if row['same loss'] else 'not the same'}"
         )
     if arguments.json:
         arguments.json.write_text(json.dumps({"setting": arguments.setting, "rows": rows}, indent=1))
