@@ -5,12 +5,14 @@
     python -m benchmarks.study.accuracy --table             # print what there is, train nothing
 
 Every finished run is a line of ``benchmarks/study/results/accuracy-<data set>.jsonl``; runs that are there are not
-repeated. Runs are ordered by seed, so that an interrupted study has whole comparisons.
+repeated. Runs are ordered by seed, so that an interrupted study has whole comparisons. One whose loss becomes NaN or
+Inf has a line that says so, and is counted beside the seeds of its method.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +20,10 @@ from pathlib import Path
 import torch
 
 from selshare.data import Problem
+from selshare.objectives import NonFiniteLoss
 
 from . import methods as study_methods
-from .results import RESULTS, Row, append, markdown, mean_and_error, missing, plus_minus, read
+from .results import RESULTS, Row, append, finished, markdown, mean_and_error, missing, plus_minus, read
 from .settings import SETTINGS
 
 FIRST = ("mtl", "default", "chance", "paper", "paper-chance", "hard")
@@ -59,23 +62,32 @@ def _run_missing(name: str, methods: Sequence[str], seeds: int, epochs: int | No
         if seed not in problems:
             problem = SETTINGS[name].build(seed)
             problems = {seed: replace(problem, recipe=replace(problem.recipe, epochs=epochs))}
-        before = [row for row in read(path) if row["epochs"] == epochs]
-        row = study_methods.run(problems[seed], method, seed, before)
+        before = [row for row in finished(read(path)) if row["epochs"] == epochs]
+        try:
+            row = study_methods.run(problems[seed], method, seed, before)
+            said = f"{row['mean_metric']:.4f}, {row['branches']} branches"
+        except NonFiniteLoss as error:
+            said = str(error)
+            row = {"method": method, "seed": seed, "epochs": epochs, "diverged": said}
         append(path, {"setting": name, **row})
-        print(f"{name} {method} seed {seed}: {row['mean_metric']:.4f}, {row['branches']} branches", flush=True)
+        print(f"{name} {method} seed {seed}: {said}", flush=True)
 
 
 def table(rows: Sequence[Row]) -> str:
     """A line per method: mean metric, difference to MTL with the same seed, size, steps, convergence."""
     by_method: dict[str, dict[int, Row]] = {}
-    for row in rows:
+    for row in finished(rows):
         by_method.setdefault(row["method"], {})[row["seed"]] = row
-    ordered = [name for name in study_methods.names() if name in by_method]
+    diverged = Counter(row["method"] for row in rows if "diverged" in row)
+    ordered = [name for name in study_methods.names() if name in by_method or name in diverged]
     header = ["method", "seeds", "mean metric", "− MTL, same seed", "test loss", "branches", "branch parameters"]
-    return markdown([*header, "steps", "best epoch", "last quarter"], (_line(name, by_method) for name in ordered))
+    lines = (_line(name, by_method, diverged[name]) for name in ordered)
+    return markdown([*header, "steps", "best epoch", "last quarter"], lines)
 
 
-def _line(name: str, by_method: dict[str, dict[int, Row]]) -> list[str]:
+def _line(name: str, by_method: dict[str, dict[int, Row]], diverged: int) -> list[str]:
+    if name not in by_method:
+        return [name, f"0, {diverged} diverged", *["–"] * 8]
     rows, mtl = by_method[name], by_method.get("mtl", {})
     every = list(rows.values())
     differences = [row["mean_metric"] - mtl[seed]["mean_metric"] for seed, row in rows.items() if seed in mtl]
@@ -83,7 +95,7 @@ def _line(name: str, by_method: dict[str, dict[int, Row]]) -> list[str]:
     best = [row["best_epoch"] for row in every if row["best_epoch"] is not None]
     return [
         name,
-        str(len(every)),
+        f"{len(every)}" + (f", {diverged} diverged" if diverged else ""),
         plus_minus([row["mean_metric"] for row in every]),
         "–" if name == "mtl" or not differences else plus_minus(differences, sign="+"),
         plus_minus([row["test_loss"] for row in every]),

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from .planted import WAYS
-from .results import RESULTS, Row, mean_and_error, read
+from .results import RESULTS, Row, finished, mean_and_error, read
 from .settings import SETTINGS
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -47,7 +47,7 @@ LABELS = {
 def main() -> None:
     """Draw all."""
     IMAGES.mkdir(parents=True, exist_ok=True)
-    accuracy = {name: read(RESULTS / f"accuracy-{name}.jsonl") for name in SETTINGS}
+    accuracy = {name: finished(read(RESULTS / f"accuracy-{name}.jsonl")) for name in SETTINGS}
     accuracy = {name: _longest(rows) for name, rows in accuracy.items() if rows}
     drawn: list[tuple[str, Callable[[], Figure | None]]] = [
         ("difference-to-mtl", lambda: differences(accuracy)),

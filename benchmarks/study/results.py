@@ -33,6 +33,11 @@ def read(path: Path) -> list[Row]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
+def finished(rows: Iterable[Row]) -> list[Row]:
+    """Those whose training did not diverge; the others have no figures."""
+    return [row for row in rows if "diverged" not in row]
+
+
 def missing(rows: Iterable[Row], wanted: Iterable[tuple[Any, ...]], keys: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
     """The runs wanted that no row is of."""
     done = {tuple(row[key] for key in keys) for row in rows}

@@ -14,7 +14,7 @@ from scipy import stats
 from benchmarks.study import accuracy, planted
 from benchmarks.study import methods as study_methods
 from benchmarks.study.results import append, mean_and_error, missing, read
-from benchmarks.study.settings import SETTINGS
+from benchmarks.study.settings import SETTINGS, Setting
 from benchmarks.study.standalone import standalone
 from selshare.data import Recipe, load
 
@@ -65,6 +65,22 @@ def test_a_control_of_late_merges_merges_as_late() -> None:
     chance = study_methods.run(problem(), "chance", 0, [default])
     assert [epoch for epoch, _ in default["merges"]] == [epoch for epoch, _ in chance["merges"]] == [2]
     assert sorted(map(len, chance["groups"])) == sorted(map(len, default["groups"]))
+
+
+def test_a_training_that_diverges_is_counted_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wild = replace(problem(), recipe=Recipe(lr=1e30, epochs=3))
+    monkeypatch.setattr(accuracy, "RESULTS", tmp_path)
+    monkeypatch.setattr(accuracy, "SETTINGS", {"wild": Setting("wild", lambda seed: wild)})
+    for _ in range(2):
+        accuracy._run_missing("wild", ["mtl", "hard"], seeds=2, epochs=None)
+    rows = read(tmp_path / "accuracy-wild.jsonl")
+    assert [(row["method"], row["seed"]) for row in rows] == [("mtl", 0), ("hard", 0), ("mtl", 1), ("hard", 1)]
+    assert all("is NaN or Inf" in row["diverged"] for row in rows)
+    lost = {**rows[0], "method": "default", "seed": 7}
+    calm = {**study_methods.run(problem(), "mtl", 0), "epochs": 3}
+    lines = accuracy.table([calm, *rows[2:], lost]).splitlines()[2:]
+    assert [line.split(" | ")[1] for line in lines] == ["1, 1 diverged", "0, 1 diverged", "0, 1 diverged"]
+    assert {len(line.split(" | ")) for line in lines} == {10}
 
 
 def test_a_control_needs_what_it_controls() -> None:
