@@ -46,6 +46,7 @@ TESTS = (
     "tests/kernels/test_sketch.py",
     "tests/kernels/test_spanning_tree.py",
     "tests/kernels/test_stacked_linear.py",
+    "tests/kernels/test_subnormals.py",
     "tests/kernels/test_tt_svd.py",
     "tests/model/test_dropout.py",
     "tests/cluster",
