@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from selshare import SelectiveSharing
+from selshare import MultiTaskModel, SelectiveSharing
 from selshare.data import Problem
 from selshare.training.evaluation import evaluate
 from selshare.training.methods import build_model
 
-from .methods import fit
+from .methods import FixedGroups, fit, shuffled
 from .results import RESULTS, Row, append, markdown, mean_and_error, missing, read
 from .settings import SETTINGS
 
@@ -47,7 +47,10 @@ VARIANTS: dict[str, dict[str, Any] | None] = {
     "default, sum step": {**DEFAULT, "merged_gradient": "sum"},
     "default, stable": {**DEFAULT, "stable_epochs": 2},
     "default, validated": {**DEFAULT, "validate_merges": 3},
+    "refit, late, random groups": {"refit_heads": True, **LATE},
 }
+RANDOM = {"refit, late, random groups": "refit, late"}
+"""Variants that merge random groups of the sizes that another found with the same seed."""
 
 
 def main() -> None:
@@ -78,16 +81,16 @@ def _run_missing(name: str, variants: Sequence[str], seeds: int, epochs: int | N
         if seed not in problems:
             problem = SETTINGS[name].build(seed)
             problems = {seed: replace(problem, recipe=replace(problem.recipe, epochs=epochs))}
-        row = run(problems[seed], VARIANTS[variant], seed)
+        row = run(problems[seed], variant, seed, read(path))
         append(path, {"setting": name, "variant": variant, "seed": seed, **row})
         print(f"{name}, {variant}, seed {seed}: {row['mean_metric']:.4f}, {row['branches']} branches", flush=True)
 
 
-def run(problem: Problem, options: dict[str, Any] | None, seed: int) -> Row:
-    """Train one variant and test its best validation epoch; ``None`` never merges."""
+def run(problem: Problem, variant: str, seed: int, rows: Sequence[Row] = ()) -> Row:
+    """Train one variant and test its best validation epoch; ``rows`` has the one that random groups are sized by."""
     started = time.perf_counter()
-    sharing = None if options is None else SelectiveSharing(preset="paper", capture="free", seed=seed, **options)
     model = build_model(problem, seed)
+    sharing = _sharing(variant, seed, model, rows)
     history, _ = fit(problem, model, sharing, seed)
     tested = evaluate(model, problem.test)
     return {
@@ -102,6 +105,20 @@ def run(problem: Problem, options: dict[str, Any] | None, seed: int) -> Row:
         "branch_curve": [record.branches for record in history.epochs],
         "seconds": time.perf_counter() - started,
     }
+
+
+def _sharing(variant: str, seed: int, model: MultiTaskModel, rows: Sequence[Row]) -> SelectiveSharing | None:
+    """What merges a variant's branches; nothing does for *mtl*."""
+    options = VARIANTS[variant]
+    if options is None:
+        return None
+    criterion: str | FixedGroups = "similarity"
+    if variant in RANDOM:
+        sized = next((row for row in rows if (row["variant"], row["seed"]) == (RANDOM[variant], seed)), None)
+        if sized is None:
+            raise ValueError(f"{variant!r} needs {RANDOM[variant]!r} with seed {seed} first.")
+        criterion = FixedGroups(model, shuffled(model, [(1, sized["groups"])], seed))
+    return SelectiveSharing(criterion, preset="paper", capture="free", seed=seed, **options)
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -165,7 +165,7 @@ def _sharing(method: str, seed: int, model: MultiTaskModel, rows: Sequence[Row])
     if method in CONTROLS:
         row = _row(rows, CONTROLS[method], seed)
         partitions = row["merges"] if method == "paper-chance" else [[1, row["groups"]]]
-        return SelectiveSharing(FixedGroups(model, _shuffled(model, partitions, seed)), **options)
+        return SelectiveSharing(FixedGroups(model, shuffled(model, partitions, seed)), **options)
     last = method.rpartition("-")[2]
     if last in RULES:
         return SelectiveSharing(merge=last, **options)
@@ -184,7 +184,7 @@ def _row(rows: Sequence[Row], method: str, seed: int) -> Row:
     return found
 
 
-def _shuffled(model: MultiTaskModel, partitions: Partitions, seed: int) -> list[tuple[int, list[list[int]]]]:
+def shuffled(model: MultiTaskModel, partitions: Partitions, seed: int) -> list[tuple[int, list[list[int]]]]:
     """Groups of task names at each epoch, with the tasks permuted: the same sizes."""
     order = np.random.default_rng([seed, 6]).permutation(len(model.tasks)).tolist()
     index = {name: order[task] for task, name in enumerate(model.layout.names)}

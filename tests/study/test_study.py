@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.study import accuracy, planted
+from benchmarks.study import ablation, accuracy, planted
 from benchmarks.study import methods as study_methods
 from benchmarks.study.results import append, mean_and_error, missing, read
 from benchmarks.study.settings import SETTINGS, Setting
@@ -65,6 +65,18 @@ def test_a_control_of_late_merges_merges_as_late() -> None:
     chance = study_methods.run(problem(), "chance", 0, [default])
     assert [epoch for epoch, _ in default["merges"]] == [epoch for epoch, _ in chance["merges"]] == [2]
     assert sorted(map(len, chance["groups"])) == sorted(map(len, default["groups"]))
+
+
+def test_random_groups_of_a_repair_have_its_sizes() -> None:
+    rows: list[dict] = []
+    for variant in ("refit, late", "refit, late, random groups"):
+        rows.append({"variant": variant, "seed": 3, **ablation.run(problem(), variant, 3, rows)})
+    given, random = ([set(group) for group in row["groups"]] for row in rows)
+    assert sorted(map(len, given)) == sorted(map(len, random))
+    assert given != random
+    assert rows[0]["merged_at"] == rows[1]["merged_at"] != []
+    with pytest.raises(ValueError, match="needs 'refit, late' with seed 4 first"):
+        ablation.run(problem(), "refit, late, random groups", 4, rows)
 
 
 def test_a_training_that_diverges_is_counted_and_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
