@@ -34,6 +34,7 @@ STYLE = {
     "figure.constrained_layout.use": True,
 }
 SHOWN = ("mtl", "default", "chance", "paper", "paper-chance", "hard")
+OUT_OF_SIGHT = 5  # times as far as all others: an arrow instead of a point
 LABELS = {
     "mtl": "MTL (unmerged)",
     "default": "selshare's default",
@@ -91,13 +92,12 @@ def differences(accuracy: dict[str, list[Row]]) -> Figure | None:
     for axes, (name, rows) in zip(grid, accuracy.items(), strict=False):
         mtl = {row["seed"]: row["mean_metric"] for row in rows if row["method"] == "mtl"}
         axes.axvline(0, color="#5d6670", linewidth=1)
-        for place, method in enumerate(present):
+        found = {}
+        for method in present:
             own = [row for row in rows if row["method"] == method and row["seed"] in mtl]
             if own:
-                mean, error = mean_and_error(row["mean_metric"] - mtl[row["seed"]] for row in own)
-                axes.errorbar(
-                    mean, place, xerr=0 if np.isnan(error) else error, fmt="o", capsize=3, color=_colour(method)
-                )
+                found[method] = mean_and_error(row["mean_metric"] - mtl[row["seed"]] for row in own)
+        _points(axes, present, found)
         axes.set_title(f"{name} ({len(mtl)} seed{'s' if len(mtl) > 1 else ''})", fontsize=11)
         axes.set_yticks(range(len(present)), [LABELS[method] for method in present])
         axes.set_ylim(len(present) - 0.5, -0.5)
@@ -106,6 +106,24 @@ def differences(accuracy: dict[str, list[Row]]) -> Figure | None:
     for axes in grid[len(accuracy) :]:
         axes.set_visible(False)
     return figure
+
+
+def _points(axes: Axes, present: Sequence[str], found: dict[str, tuple[float, float]]) -> None:
+    """Means with error bars, a line each; one that would leave the others no room is an arrow with its figure."""
+    reach = {method: abs(mean) + np.nan_to_num(error) for method, (mean, error) in found.items()}
+    *others, farthest = sorted(reach, key=lambda method: reach[method])
+    room = 1.2 * reach[others[-1]] if others else np.inf
+    for method, (mean, error) in found.items():
+        place, colour = present.index(method), _colour(method)
+        if method == farthest and reach[method] > OUT_OF_SIGHT * room:
+            edge = float(np.copysign(room, mean))
+            axes.plot(edge, place, marker="<" if mean < 0 else ">", color=colour, clip_on=False)
+            text, side = f"{mean:+.2f}".replace("-", "−"), "left" if mean < 0 else "right"
+            axes.annotate(
+                text, (edge, place), (8 if mean < 0 else -8, -4), textcoords="offset points", ha=side, color=colour
+            )
+        else:
+            _point(axes, mean, error, place, method)
 
 
 def curves(accuracy: dict[str, list[Row]], key: str, label: str) -> Figure | None:
@@ -191,13 +209,11 @@ def scale(rows: Sequence[Row]) -> Figure | None:
     present = [name for name in (*SHOWN, "oracle") if any(row["method"] == name for row in rows)]
     for axes, size in zip(figure.subplots(1, len(sizes), sharey=True, squeeze=False)[0], sizes, strict=True):
         tasks = int(size.split()[0].replace(",", ""))
+        compared = _longest([row for row in rows if row["setting"] == size])
         for place, method in enumerate(present):
-            own = [row["test_loss"] / tasks for row in rows if (row["setting"], row["method"]) == (size, method)]
+            own = [row["test_loss"] / tasks for row in compared if row["method"] == method]
             if own:
-                mean, error = mean_and_error(own)
-                axes.errorbar(
-                    mean, place, xerr=0 if np.isnan(error) else error, fmt="o", capsize=3, color=_colour(method)
-                )
+                _point(axes, *mean_and_error(own), place, method)
         axes.set_title(f"{size} groups", fontsize=11)
         axes.set_yticks(range(len(present)), [LABELS.get(name, "the true groups") for name in present])
         axes.set_ylim(len(present) - 0.5, -0.5)
