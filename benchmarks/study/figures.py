@@ -34,7 +34,7 @@ STYLE = {
     "figure.constrained_layout.use": True,
 }
 SHOWN = ("mtl", "default", "chance", "paper", "paper-chance", "hard")
-OUT_OF_SIGHT = 5  # times as far as all others: an arrow instead of a point
+OUT_OF_SIGHT = 8  # times as far as all others: an arrow instead of a point
 LABELS = {
     "mtl": "MTL (unmerged)",
     "default": "selshare's default",
