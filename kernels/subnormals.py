@@ -29,8 +29,8 @@ def subnormals_as_zero() -> Iterator[None]:
 
     It holds for the calling thread and the threads that torch and the compiled kernels compute with for it
     (``torch.set_flush_denormal``, which is what is used where the compiled extension is missing, sets the calling
-    thread only), on x86-64 and ARM64; elsewhere nothing changes. Afterwards all is as it was found in the calling
-    thread. Costs some microseconds.
+    thread only), on x86-64, and on ARM64, where it has not been run; elsewhere nothing changes. Afterwards all is as it
+    was found in the calling thread. Costs some microseconds.
 
     Notes
     -----
