@@ -23,7 +23,7 @@ from selshare.training.evaluation import evaluate
 from selshare.training.methods import build_model
 
 from .methods import FixedGroups, fit, shuffled
-from .results import RESULTS, Row, append, markdown, mean_and_error, missing, read
+from .results import RESULTS, Row, append, markdown, mean_and_error, missing, plus_minus, read
 from .settings import SETTINGS
 
 LATE = {"group_epochs": "auto", "warmup": "auto"}
@@ -132,17 +132,12 @@ def table(rows: Sequence[Row]) -> str:
             [
                 variant,
                 str(len(own)),
-                _figure([row["mean_metric"] for row in own], ""),
-                _figure(paired, "+") if paired else "–",
+                plus_minus([row["mean_metric"] for row in own]),
+                plus_minus(paired, "+") if paired else "–",
                 f"{mean_and_error([row['branches'] for row in own])[0]:.1f}",
             ]
         )
     return markdown(["variant", "seeds", "mean metric", "minus MTL", "branches"], lines)
-
-
-def _figure(values: Sequence[float], sign: str) -> str:
-    mean, error = mean_and_error(values)
-    return f"{mean:{sign}.4f} " + (f"± {error:.4f}" if len(values) > 1 else "(one seed)")
 
 
 if __name__ == "__main__":
