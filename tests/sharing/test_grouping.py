@@ -23,6 +23,11 @@ def test_noise_points_are_apart_and_the_clusters_stay(labels: list[int]) -> None
         assert np.flatnonzero(apart == new).tolist() == together
 
 
+def test_noise_points_come_after_the_clusters_in_their_order() -> None:
+    assert noise_apart([-1, 0, -1, 1, 0]).tolist() == [2, 0, 3, 1, 0]
+    assert noise_apart([-1, -1]).tolist() == [0, 1]
+
+
 @given(LABELS)
 def test_labels_given_are_left_as_they_are(labels: list[int]) -> None:
     given_labels = np.array(labels)
@@ -32,7 +37,17 @@ def test_labels_given_are_left_as_they_are(labels: list[int]) -> None:
 
 @pytest.mark.parametrize(
     ("labels", "most"),
-    [([0, 0, 0, 1], True), ([0, 0, 1, 1], False), ([-1, -1, -1, 0], False), ([-1], False), ([0], True)],
+    [
+        ([0, 0, 0, 1], True),
+        ([0, 0, 1, 1], False),
+        ([0, 0, 0, 1, 1], True),
+        ([0, 0, 0, 1, 1, 1], False),
+        ([0, 0, -1, -1, -1], False),
+        ([-1, -1, -1, 0], False),
+        ([-1, -1, -1, -1], False),
+        ([-1], False),
+        ([0], True),
+    ],
 )
 def test_noise_is_no_cluster_that_holds_most(labels: list[int], most: bool) -> None:
     assert one_holds_most(torch.tensor(labels)) is most
