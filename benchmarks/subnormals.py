@@ -2,7 +2,8 @@
 
 A training of the study, never merged. After some epochs the model and the optimizer's state are copied, and the copy is
 trained an epoch as the Trainer does, with subnormal numbers counted as zero, and one with them. Seconds are the
-processor's, of one thread, the lower of two rounds in turn. The share is of the bank's first layer's last gradient.
+processor's, of one thread, the lower of two rounds in turn. The share is of the numbers other
+than 0 in a batch's gradient of the bank's first layer.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from selshare.training.evaluation import evaluate
 from selshare.training.methods import build_model
 
 from .methods import FixedGroups, fit, shuffled
-from .results import RESULTS, Row, append, markdown, mean_and_error, missing, plus_minus, read
+from .results import RESULTS, Row, append, find, markdown, mean_and_error, missing, plus_minus, read
 from .settings import SETTINGS
 
 LATE = {"group_epochs": "auto", "warmup": "auto"}
@@ -114,7 +114,7 @@ def _sharing(variant: str, seed: int, model: MultiTaskModel, rows: Sequence[Row]
         return None
     criterion: str | FixedGroups = "similarity"
     if variant in RANDOM:
-        sized = next((row for row in rows if (row["variant"], row["seed"]) == (RANDOM[variant], seed)), None)
+        sized = find(rows, variant=RANDOM[variant], seed=seed)
         if sized is None:
             raise ValueError(f"{variant!r} needs {RANDOM[variant]!r} with seed {seed} first.")
         criterion = FixedGroups(model, shuffled(model, [(1, sized["groups"])], seed))

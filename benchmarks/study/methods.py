@@ -36,7 +36,7 @@ from selshare.training.methods import build_model, make_trainer
 from selshare.training.metrics import mean_metric
 from selshare.training.single_task import only_task
 
-from .results import Row
+from .results import Row, find
 
 Partitions = Sequence[tuple[int, Sequence[Sequence[str]]]]
 RULES = ("mean", "max", "min")
@@ -178,7 +178,7 @@ def _settings(method: str) -> dict[str, Any]:
 
 
 def _row(rows: Sequence[Row], method: str, seed: int) -> Row:
-    found = next((row for row in rows if (row["method"], row["seed"]) == (method, seed)), None)
+    found = find(rows, method=method, seed=seed)
     if found is None:
         raise ValueError(f"random groups of the same sizes need {method} with seed {seed} first.")
     return found

@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from selshare import SelectiveSharing, Trainer
+from selshare import SelectiveSharing
 from selshare.data import Problem, load
-from selshare.training.methods import build_model, make_optimizer
+from selshare.training.methods import build_model, make_trainer
 
 from . import methods as study_methods
 from .results import RESULTS, Row, append, markdown, missing, plus_minus, read
@@ -76,7 +76,7 @@ def early_distances(problem: Problem) -> NDArray[np.float64]:
     """Distances ``(T, T)`` between the tasks' embedded gradients of five epochs, as the default method sees them."""
     sharing = SelectiveSharing(warmup=5, capture="free")
     model = build_model(problem, 0)
-    Trainer(model, make_optimizer(problem.recipe), sharing, progress=False).fit(problem.train, epochs=5)
+    make_trainer(problem, model, sharing, progress=False).fit(problem.train, epochs=5)
     embedding = sharing.events[-1].embedding
     assert embedding is not None
     return torch.cdist(embedding.double(), embedding.double()).numpy()

@@ -33,12 +33,12 @@ from sklearn.metrics import adjusted_rand_score
 from torch import nn
 from torch.func import functional_call
 
-from selshare import SelectiveSharing, Trainer
+from selshare import SelectiveSharing
 from selshare.data import Problem, Recipe, load
 from selshare.objectives import pack_targets, task_losses
 from selshare.sharing.grouping import noise_apart
 from selshare.training.batches import as_loader
-from selshare.training.methods import build_model, make_optimizer
+from selshare.training.methods import build_model, make_optimizer, make_trainer
 
 from . import methods as study_methods
 from .results import RESULTS, Row, append, markdown, mean_and_error, missing, plus_minus, read
@@ -132,7 +132,7 @@ def _embedding(problem: Problem, seed: int, centre: bool | str) -> tuple[NDArray
     """The embeddings of one epoch, and HDBSCAN's groups: noise is a group of its own for each."""
     sharing = SelectiveSharing(preset="paper", warmup=1, capture="free", seed=seed, centre=centre)
     model = build_model(problem, seed)
-    Trainer(model, make_optimizer(problem.recipe), sharing, seed=seed, progress=False).fit(problem.train, epochs=1)
+    make_trainer(problem, model, sharing, seed=seed, progress=False).fit(problem.train, epochs=1)
     event = sharing.events[0]
     assert event.embedding is not None
     return event.embedding.double().numpy(), noise_apart(event.labels)

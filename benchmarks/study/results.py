@@ -38,6 +38,11 @@ def finished(rows: Iterable[Row]) -> list[Row]:
     return [row for row in rows if "diverged" not in row]
 
 
+def find(rows: Iterable[Row], **wanted: Any) -> Row | None:
+    """The first row with these entries, or ``None``."""
+    return next((row for row in rows if all(row[key] == value for key, value in wanted.items())), None)
+
+
 def missing(rows: Iterable[Row], wanted: Iterable[tuple[Any, ...]], keys: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
     """The runs wanted that no row is of."""
     done = {tuple(row[key] for key in keys) for row in rows}

@@ -411,7 +411,7 @@ class Trainer:
         self.model.reset_loss_record()
         progress.start_epoch(loader)
         self._update.begin_epoch(steps_of(loader))
-        steps: int = 0
+        steps = 0
         failure: NonFiniteLoss | None = None
         for batch in self._processes.batches(loader):
             with self._arithmetic():
